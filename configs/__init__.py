@@ -1,0 +1,1 @@
+"""Run configurations: configs/<study>/<run>.py, each a get_config()."""

@@ -1,0 +1,1 @@
+"""Own cells, built by the cell_folder builder."""

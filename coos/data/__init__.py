@@ -1,0 +1,1 @@
+"""Data: raw readers, preprocessing, augmentation, input pipelines and simulated releases."""

@@ -1,0 +1,1 @@
+"""Evaluators judge a model, or its predictions, under a protocol and yield result rows."""

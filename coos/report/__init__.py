@@ -1,0 +1,1 @@
+"""Reports: tables beside the published ones, figures, and one self-contained HTML page per comparison."""

@@ -1,0 +1,1 @@
+"""Training: state, pmap'd steps, checkpoints and one loop that knows no task."""

@@ -1,0 +1,287 @@
+"""Train a classifier of single-label images as a config says: data, network and loss put together.
+
+This module is the task; `coos.train.loop` runs it without knowing it.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from absl import logging
+from jax.experimental import multihost_utils
+
+from coos import losses, models, optim, splits
+from coos import workdir as work
+from coos.data import pipeline, preprocess
+from coos.data import source as sources
+from coos.data.source import Source
+from coos.evaluators import classification as evaluator
+from coos.train import loop, steps
+from coos.train import state as states
+from coos.train.checkpoint import Checkpoints
+from coos.train.state import TrainState
+
+# A run may be resumed with other values of these; everything else changes what it computes.
+FREE_FIELDS = ("data.directory", "data.cache_dir", "report", "log_every", "checkpoint_every", "keep_checkpoints")
+OWN_MODEL_FIELDS = ("name", "dtype", "cross_device_norm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A network with its preprocessing: everything that turns raw images into logits, but the parameters."""
+
+    config: ml_collections.ConfigDict
+    model: Any
+    constants: dict[str, Any]
+    image_shape: tuple[int, int, int]
+
+    def init(self, key: jax.Array) -> Any:
+        """Fresh variables of the model."""
+        size = self.config.preprocess.crop
+        shape = (1, size, size, self.image_shape[-1])
+        # An array that XLA cannot know: from constant images it would compute the whole network at compile time.
+        return self.model.init(key, jax.random.uniform(key, shape), train=False)
+
+    def loss(self, params: Any, batch_stats: Any, batch: dict[str, jax.Array], key: jax.Array):
+        """Per-example cross-entropy of augmented images, as `coos.train.steps` wants it.
+
+        Each example has its own key, made of the step's and its number in the training set, so that its
+        augmentation does not depend on the device it lands on.
+        """
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch["example"])
+        intensity = preprocess.intensity_function(self.config.preprocess.intensity, **self.constants)
+        options = augment_options(self.config)
+        images = jax.vmap(lambda k, image: preprocess.augment(k, intensity(image), **options))(keys, batch["image"])
+        variables = {"params": params, "batch_stats": batch_stats}
+        output, updates = self.model.apply(variables, images, train=True, mutable=["batch_stats"])
+        smoothing = self.config.label_smoothing
+        loss = losses.softmax_cross_entropy(output["logits"], batch["label"], label_smoothing=smoothing)
+        correct = (output["logits"].argmax(-1) == batch["label"]).astype(jnp.float32)
+        return loss, (updates.get("batch_stats", {}), {"accuracy": correct})
+
+    def predict(self, variables: Any, batch: dict[str, jax.Array], *, num_crops: int) -> jax.Array:
+        """Mean softmax over crops (DeepLoc's evaluation): (B, K) float32."""
+        intensity = preprocess.intensity_function(self.config.preprocess.intensity, **self.constants)
+        size = self.config.preprocess.crop
+        views = jax.vmap(lambda x: preprocess.crops(intensity(x), size=size, number=num_crops))(batch["image"])
+        output = self.model.apply(variables, views.reshape(-1, *views.shape[2:]), train=False)
+        probabilities = jax.nn.softmax(output["logits"])
+        return probabilities.reshape(*views.shape[:2], -1).mean(1)
+
+
+def augment_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The keyword arguments of `preprocess.augment`; max_offset -1 means all that fit."""
+    options = dict(config.augment)
+    options["max_offset"] = None if options["max_offset"] < 0 else options["max_offset"]
+    return {"size": config.preprocess.crop, **options}
+
+
+def load_splits(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tuple[Source, Source]:
+    """Training and validation part of the training set, as recorded in the work directory.
+
+    The first call draws the split (stratified, by the config's seed) and records it by id; later calls read it.
+    """
+    source = sources.load(config.data.directory, config.data.train_split, cache_dir=config.data.cache_dir or None)
+    path = workdir / "splits.csv"
+    if not path.exists() and jax.process_index() == 0:
+        fraction = 1 - config.data.validation_fraction
+        first, second = splits.stratified(source.labels, source.ids, fraction=fraction, seed=config.seed)
+        splits.save(path, {"training": source.ids[first], "validation": source.ids[second]})
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("splits.csv")
+    parts = splits.load(path, source.ids)
+    return source.subset(parts["training"]), source.subset(parts["validation"])
+
+
+def build(config: ml_collections.ConfigDict, training: Source) -> Classifier:
+    """The classifier of a config; intensity constants come from the training images alone."""
+    constants: dict[str, Any] = {}
+    if config.preprocess.intensity == "standardize":
+        mean, std = preprocess.channel_statistics(training.images, training.rows)
+        constants = {"mean": mean.tolist(), "std": std.tolist()}
+    return make_classifier(config, training.dataset, constants)
+
+
+def make_classifier(config: ml_collections.ConfigDict, dataset: dict[str, Any], constants: dict[str, Any]) -> Classifier:
+    """The classifier of a config with known constants, for images as `dataset` describes them."""
+    options = {name: value for name, value in config.model.items() if name not in OWN_MODEL_FIELDS}
+    model = models.create(
+        config.model.name,
+        num_outputs=len(dataset["class_names"]),
+        dtype=jnp.dtype(config.model.dtype),
+        axis_name=steps.AXIS if config.model.cross_device_norm else None,
+        **options,
+    )
+    height, width, channels = dataset["image_shape"]
+    if config.preprocess.crop > min(height, width):
+        raise ValueError(f"preprocess.crop={config.preprocess.crop} is larger than the images, {height} x {width}")
+    preprocess.intensity_function(config.preprocess.intensity, **constants)
+    return Classifier(config, model, constants, (height, width, channels))
+
+
+def plan(config: ml_collections.ConfigDict) -> loop.Plan:
+    """When the loop does what; steps_per_dispatch 0 chooses 1 on a CPU and 50 on accelerators."""
+    automatic = 1 if jax.default_backend() == "cpu" else 50
+    return loop.Plan(
+        num_steps=config.num_steps,
+        per_dispatch=config.steps_per_dispatch or automatic,
+        log_every=config.log_every,
+        evaluate_every=config.evaluate_every,
+        checkpoint_every=config.checkpoint_every,
+        keep_checkpoints=config.keep_checkpoints,
+        select=config.select,
+    )
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Refuse a config that cannot run on the devices at hand, before anything is loaded."""
+    share = jax.device_count() * config.accumulation_steps
+    if config.batch_size % share:
+        raise ValueError(
+            f"batch_size={config.batch_size} cannot be divided among {jax.device_count()} devices times "
+            f"accumulation_steps={config.accumulation_steps}"
+        )
+    for name in ("num_steps", "batch_size", "log_every", "evaluate_every", "checkpoint_every", "accumulation_steps"):
+        if config[name] < 1:
+            raise ValueError(f"{name}={config[name]}: must be at least 1")
+
+
+def record_run(config: ml_collections.ConfigDict, classifier: Classifier, dataset: dict[str, Any], workdir) -> None:
+    """Write config.json, or check that the one there describes the same run.
+
+    Raises:
+        ValueError: the work directory holds a run of another config; the message lists the differences.
+    """
+    path = workdir / "config.json"
+    settings = config.to_dict()
+    if path.exists():
+        recorded = work.read_json(path)
+        _refuse_differences(path, _flat(recorded["config"]), _flat(work.plain(settings)))
+        refuse_other_images(recorded["dataset"], dataset, where=str(path))
+    elif jax.process_index() == 0:
+        record = {"config": settings, "dataset": dataset, "constants": classifier.constants}
+        work.write_json(path, {**record, "versions": work.versions(), "devices": [str(d) for d in jax.devices()]})
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _refuse_differences(path: pathlib.Path, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
+    names = sorted(set(recorded) | set(wanted))
+    different = [
+        f"{name}: {recorded.get(name)!r} there, {wanted.get(name)!r} now"
+        for name in names
+        if recorded.get(name) != wanted.get(name) and not any(name == f or name.startswith(f"{f}.") for f in FREE_FIELDS)
+    ]
+    if different:
+        raise ValueError(f"{path} is of a run with another config: {'; '.join(different)}. Use a new --workdir")
+
+
+def refuse_other_images(recorded: dict[str, Any], found: dict[str, Any], *, where: str) -> None:
+    """Raise ValueError unless both data sets have the same channels (in order), classes and image shape."""
+    for name in ("channels", "class_names", "image_shape"):
+        if list(recorded[name]) != list(found[name]):
+            raise ValueError(
+                f"{where}: trained with {name} {list(recorded[name])}, but {found['directory']} has {list(found[name])}"
+            )
+
+
+def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
+    """Run (or resume) the training of a config; True when its end was reached, False after a stop signal."""
+    check(config)
+    training, validation = load_splits(config, workdir)
+    classifier = build(config, training)
+    record_run(config, classifier, training.dataset, workdir)
+    optimizer = optim.create(config.optimizer, num_steps=config.num_steps)
+    fresh = states.create(classifier.init, optimizer, seed=config.seed)
+    iterator = pipeline.index_iterator(len(training), batch_size=config.batch_size, seed=config.seed)
+    host, best = _restore(workdir, fresh, iterator, keep=config.keep_checkpoints)
+    logging.info(
+        "%s: %d parameters, %d training and %d validation images, from step %d",
+        config.model.name,
+        states.num_parameters(host.params),
+        len(training),
+        len(validation),
+        int(host.step),
+    )
+    when = plan(config)
+    resident = pipeline.fits_on_device(training, mode=config.data.mode)
+    lengths = when.lengths(int(host.step))
+    chunks = pipeline.chunks(iterator, training, lengths=lengths, resident=resident)
+    _, finished = loop.fit(
+        pipeline.replicate(host),
+        train_chunk=steps.make_train_chunk(classifier.loss, optimizer, accumulation_steps=config.accumulation_steps),
+        resident=pipeline.replicate({"image": training.gather(np.arange(len(training)))}) if resident else {},
+        chunks=pipeline.prefetch(chunks),
+        plan=when,
+        evaluate=_validator(classifier, validation),
+        ids=training.ids,
+        batch_size=config.batch_size,
+        best=best,
+        workdir=workdir,
+        labels=row_labels(config, training.dataset),
+    )
+    return finished
+
+
+def row_labels(config: ml_collections.ConfigDict, dataset: dict[str, Any]) -> dict[str, Any]:
+    """The fields that every result row of a run carries."""
+    return {"study": config.study, "run": config.run, "dataset": dataset["name"], "seed": config.seed}
+
+
+def _restore(workdir: pathlib.Path, fresh: TrainState, iterator: Any, *, keep: int) -> tuple[TrainState, loop.Best]:
+    """The newest checkpointed state, with the iterator moved to where it was; or the fresh one."""
+    with Checkpoints(workdir / "checkpoints", keep=keep) as checkpoints:
+        restored = checkpoints.restore(fresh)
+    if restored is None:
+        return fresh, loop.Best()
+    iterator.set_state(restored.record["iterator"])
+    return restored.tree, loop.Best(**restored.record["best"])
+
+
+def make_predict(classifier: Classifier, *, num_crops: int) -> Callable[..., jax.Array]:
+    """The compiled prediction step of a classifier."""
+    return steps.make_predict(lambda variables, batch: classifier.predict(variables, batch, num_crops=num_crops))
+
+
+def _validator(classifier: Classifier, validation: Source) -> Callable[[TrainState], dict[str, float]]:
+    """A function that scores a state on the validation part."""
+    config = classifier.config
+    predict = make_predict(classifier, num_crops=config.evaluation.validation_crops)
+    names = ("balanced_error", "accuracy", "cross_entropy")
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        found = evaluator.predict(predict, variables, validation, batch_size=config.evaluation.batch_size)
+        values = evaluator.score(found, class_names=validation.class_names)
+        return {"n": len(validation), **{name: values[name] for name in names}}
+
+    return evaluate
+
+
+def load_best(workdir: pathlib.Path) -> tuple[Classifier, Any, dict[str, Any]]:
+    """Classifier, variables and record of a run's best step.
+
+    Raises ValueError when the work directory holds no trained run.
+    """
+    record = work.read_json(workdir / "config.json")
+    config = ml_collections.ConfigDict(record["config"])
+    classifier = make_classifier(config, record["dataset"], record["constants"])
+    like = jax.eval_shape(classifier.init, jax.random.PRNGKey(0))
+    host = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+    with Checkpoints(workdir / "best", keep=1) as checkpoints:
+        restored = checkpoints.restore({"params": host["params"], "batch_stats": host.get("batch_stats", {})})
+    if restored is None:
+        raise ValueError(f"{workdir}: no evaluated step yet; run experiments/train.py with this --workdir first")
+    return classifier, restored.tree, {**record, "best": restored.record}

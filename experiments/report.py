@@ -1,0 +1,93 @@
+"""Write one HTML page about how a classifier's errors grow under covariate shift.
+
+    python experiments/report.py --workdirs "runs/raw_*,runs/stretched_*" --out report
+
+Work directories need predictions (experiments/evaluate.py). Runs of the same name are seeds of one
+configuration; several configurations stand side by side.
+"""
+
+import functools
+import glob
+import pathlib
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from coos import workdir
+from coos.report import covariate_shift, pictures
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("workdirs", None, "Work directories, comma separated; globs are expanded.", required=True)
+flags.DEFINE_string("out", None, "Folder for index.html, figures/ and tables/.", required=True)
+flags.DEFINE_bool("images", True, "Show cells. Needs the data set; --noimages does without.")
+flags.DEFINE_string("data_dir", None, "Where the data set lies now, if not where the runs read it.")
+flags.DEFINE_integer("num_resamples", 1000, "Bootstrap resamples behind the intervals.", lower_bound=1)
+flags.DEFINE_integer("cells", 3, "Cells shown per class and set.", lower_bound=1)
+flags.DEFINE_integer("mistakes", 8, "Mistakes shown per configuration and set.", lower_bound=1)
+flags.DEFINE_integer("seed", 0, "Seed of the resamples and of the choice of cells.")
+flags.DEFINE_bool("open", True, "Say how to open the page.")
+
+
+def find_workdirs(patterns: Sequence[str]) -> list[pathlib.Path]:
+    """Work directories that match, each once; a pattern takes only folders that hold a run."""
+    found: dict[pathlib.Path, pathlib.Path] = {}
+    for pattern in patterns:
+        name = str(pathlib.Path(pattern.strip()).expanduser())
+        paths = [pathlib.Path(name)]
+        # A folder may have brackets or stars in its name: a path that exists is taken as it is.
+        if glob.has_magic(name) and not paths[0].exists():
+            paths = [pathlib.Path(path) for path in sorted(glob.glob(name))]
+            paths = [path for path in paths if (path / "config.json").exists()]
+        if not paths:
+            raise ValueError(f"--workdirs: no work directory matches {pattern!r}")
+        found.update({path.resolve(): path for path in paths})
+    return list(found.values())
+
+
+def image_loader(runs: Sequence[workdir.Run], data_dir: str | None) -> pictures.Images:
+    """A function from set name to its images, read from `data_dir` or from where the first run read them."""
+    # --noimages must work without the data set and what reads it.
+    from coos.data import source
+
+    directory = data_dir or runs[0].dataset.get("directory")
+    if not directory or not pathlib.Path(directory).is_dir():
+        raise ValueError(
+            f"data set folder {directory!r} not found: give --data_dir, or --noimages for no pictures"
+        )
+    return functools.partial(source.load, directory)
+
+
+def how_to_open(page: pathlib.Path) -> str:
+    """What to do with the page, on this machine or from another one."""
+    return (
+        f"Open it in a browser: {page.resolve().as_uri()}\n"
+        f"From another machine: copy the one file {page.name} (it holds all figures) and open it there."
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Read the runs, write the page, print where it is; mistakes of the user end in one line."""
+    if len(argv) > 1:
+        raise app.UsageError(
+            f"unexpected arguments {argv[1:]}; quote --workdirs so that the shell leaves it alone"
+        )
+    try:
+        runs = [workdir.load_run(path) for path in find_workdirs(FLAGS.workdirs)]
+        page = covariate_shift.write(
+            FLAGS.out,
+            runs,
+            images=image_loader(runs, FLAGS.data_dir) if FLAGS.images else None,
+            num_resamples=FLAGS.num_resamples,
+            cells=FLAGS.cells,
+            mistakes=FLAGS.mistakes,
+            seed=FLAGS.seed,
+        )
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"report: {error}") from error
+    print(page)
+    if FLAGS.open:
+        print(how_to_open(page))
+
+
+if __name__ == "__main__":
+    app.run(main)

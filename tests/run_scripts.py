@@ -1,0 +1,47 @@
+"""Run the scripts of experiments/ as a user does, in a process of their own."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+
+
+def command(script, *arguments):
+    return [sys.executable, str(REPOSITORY / "experiments" / script), *map(str, arguments)]
+
+
+def environment(*, devices=1, **variables):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return {**os.environ, "XLA_FLAGS": flags, **variables}
+
+
+def run_script(script, *arguments, devices=1, timeout=240, **variables):
+    """The finished process, with its output as text."""
+    return subprocess.run(
+        command(script, *arguments),
+        cwd=REPOSITORY,
+        env=environment(devices=devices, **variables),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def train_arguments(dataset, workdir, **overrides):
+    """A tiny training run on the simulated release; overrides are config fields with __ for dots."""
+    settings = {
+        "data.directory": dataset,
+        "num_steps": 20,
+        "batch_size": 16,
+        "log_every": 1,
+        "evaluate_every": 10,
+        "checkpoint_every": 5,
+        "model.width": 2,
+        "evaluation.batch_size": 32,
+        **{name.replace("__", "."): value for name, value in overrides.items()},
+    }
+    config = REPOSITORY / "configs" / "coos7" / "quickstart.py"
+    return [f"--config={config}", f"--workdir={workdir}"] + [f"--config.{k}={v}" for k, v in settings.items()]
