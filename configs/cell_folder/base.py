@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
     config.evaluate_every = 100
     config.checkpoint_every = 100
     config.data.train_split = "train"
+    config.preprocess.min_span = 0.0  # own images may be floats of any scale
     config.model.width = 8
     config.optimizer.warmup_steps = 100
     config.evaluation.sets = ("train", "test1", "test2")

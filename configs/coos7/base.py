@@ -33,6 +33,7 @@ def get_config() -> ConfigDict:
 
     config.preprocess = ConfigDict()
     config.preprocess.intensity = "stretch"  # DeepLoc's percentiles, or "standardize" for raw intensities
+    config.preprocess.min_span = 1.0  # "stretch" only: channels with a smaller range are not divided by it
     config.preprocess.crop = 60
 
     config.augment = ConfigDict()

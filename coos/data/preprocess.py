@@ -3,6 +3,7 @@
 Functions take one image (H, W, C); `jax.vmap` them over a batch. Random ones take a key first.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -51,18 +52,20 @@ def percentile(values: Array, q: float) -> Array:
     return low + (high - low) * (position - lower)
 
 
-def percentile_stretch(image: Array, *, low: float = 0.1, high: float = 99.9) -> Array:
+def percentile_stretch(image: Array, *, low: float = 0.1, high: float = 99.9, min_span: float = 1.0) -> Array:
     """DeepLoc's stretch, channel by channel (Kraus et al. 2017, preprocessing code).
 
-    With lo and hi the two percentiles: (min(x, hi) - lo), divided by hi - lo where that is above 1. Only the
-    bright end is clipped, so values below lo come out negative. Returns float32 (H, W, C).
+    With lo and hi the two percentiles: (min(x, hi) - lo), divided by hi - lo where that is above `min_span`.
+    Only the bright end is clipped, so values below lo come out negative. The published guard, 1, is one camera
+    count: images that were scaled to small floats need 0, or they are shifted and never stretched. Returns
+    float32 (H, W, C).
     """
     pixels = image.astype(jnp.float32)
 
     def stretch(channel: Array) -> Array:
         bottom, top = percentile(channel.ravel(), low), percentile(channel.ravel(), high)
         span = top - bottom
-        return (jnp.minimum(channel, top) - bottom) / jnp.where(span > 1, span, 1.0)
+        return (jnp.minimum(channel, top) - bottom) / jnp.where(span > min_span, span, 1.0)
 
     return jax.vmap(stretch, in_axes=-1, out_axes=-1)(pixels)
 
@@ -123,11 +126,11 @@ def crops(image: Array, *, size: int, number: int) -> Array:
 
 
 def intensity_function(name: str, **constants: Any) -> Callable[[Array], Array]:
-    """The intensity transform called `name`: "stretch" (no constants) or "standardize" (mean, std)."""
+    """The intensity transform called `name`: "stretch" (min_span) or "standardize" (mean, std)."""
     if name == "stretch":
-        return percentile_stretch
+        return functools.partial(percentile_stretch, **constants)
     if name == "standardize":
-        return lambda image: standardize(image, **{k: jnp.asarray(v) for k, v in constants.items()})
+        return functools.partial(standardize, **{k: jnp.asarray(v) for k, v in constants.items()})
     raise ValueError(f"intensity {name!r}: choose one of {INTENSITIES}")
 
 

@@ -85,7 +85,7 @@ class DeepLoc(nn.Module):
             features[name] = x = nn.relu(_BatchNormed(name=f"{name}_norm", **norm)(x, train=train))
         x = nn.Dense(self.num_outputs, name="logits", **weights)(x)
         logits = _BatchNormed(name="logits_norm", **norm)(x, train=train)
-        return {"logits": logits.astype(jnp.float32), "features": features}
+        return {"logits": logits.astype(jnp.promote_types(self.dtype, jnp.float32)), "features": features}
 
 
 def create(

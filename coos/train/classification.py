@@ -101,7 +101,7 @@ def load_splits(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tup
 
 def build(config: ml_collections.ConfigDict, training: Source) -> Classifier:
     """The classifier of a config; intensity constants come from the training images alone."""
-    constants: dict[str, Any] = {}
+    constants: dict[str, Any] = {"min_span": config.preprocess.min_span}
     if config.preprocess.intensity == "standardize":
         mean, std = preprocess.channel_statistics(training.images, training.rows)
         constants = {"mean": mean.tolist(), "std": std.tolist()}

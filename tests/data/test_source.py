@@ -1,0 +1,59 @@
+"""The memory-mapped cache: the same examples as the store, rebuilt when the store changes."""
+
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from coos.data import source
+
+
+def test_cache_holds_the_store(dataset):
+    cached = source.load(dataset, "test3")
+    store = tfds.builder_from_directory(str(dataset)).as_data_source("test3")
+    assert len(cached) == len(store)
+    assert cached.images.dtype == np.uint16
+    for i in range(0, len(store), 7):
+        np.testing.assert_array_equal(cached.images[i], store[i]["image"])
+        assert cached.labels[i] == store[i]["label"]
+        assert cached.ids[i] == store[i]["id"].decode()
+    assert len(set(cached.ids.tolist())) == len(cached)
+
+
+def test_cache_is_used_again_and_rebuilt_when_stale(dataset, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy, ignore=shutil.ignore_patterns("cache"))
+    source.load(copy, "test1")
+    (folder,) = (copy / "cache").iterdir()
+    stamp = (folder / "images.npy").stat().st_mtime_ns
+    source.load(copy, "test1")
+    assert (folder / "images.npy").stat().st_mtime_ns == stamp
+    for shard in copy.glob("*test1*"):
+        shard.touch()
+    source.load(copy, "test1")
+    (rebuilt,) = (copy / "cache").iterdir()
+    assert rebuilt != folder
+
+
+def test_killed_while_caching_leaves_no_cache(dataset, tmp_path, monkeypatch):
+    def killed(directory, split, folder):
+        (folder / "images.npy").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(source, "_decode", killed)
+    with pytest.raises(KeyboardInterrupt):
+        source.load(dataset, "test2", cache_dir=tmp_path / "cache")
+    monkeypatch.undo()
+    assert not list((tmp_path / "cache").iterdir())
+    assert len(source.load(dataset, "test2", cache_dir=tmp_path / "cache")) > 0
+
+
+def test_errors_say_what_to_do(dataset, tmp_path):
+    with pytest.raises(ValueError, match=r"no built dataset .*; run experiments/build.py"):
+        source.load(tmp_path, "training")
+    with pytest.raises(ValueError, match="no split 'test5'; it has"):
+        source.load(dataset, "test5")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match=r"cannot write the cache .*; set config.data.cache_dir"):
+        source.load(dataset, "test1", cache_dir=tmp_path / "file" / "cache")

@@ -1,0 +1,123 @@
+"""The compiled step: the same whatever the devices, the dispatches, the pieces, and where the images are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.coos7 import quickstart
+from coos import optim
+from coos.data import pipeline, source
+from coos.train import classification, steps
+from coos.train import state as states
+
+
+@pytest.fixture(scope="module")
+def training(dataset):
+    return source.load(dataset, "training")
+
+
+def make(dataset, **overrides):
+    config = quickstart.get_config()
+    config.update_from_flattened_dict({"model.width": 2, **overrides})
+    classifier = classification.make_classifier(config, source.describe(dataset), {"min_span": 1.0})
+    optimizer = optim.create(config.optimizer, num_steps=300)
+    return classifier, optimizer, states.create(classifier.init, optimizer, seed=0)
+
+
+def batch_of(training, step, size=16):
+    examples = np.random.default_rng(step).choice(len(training), size, replace=False).astype(np.int32)
+    return {"example": examples, "label": training.labels[examples], "image": training.gather(examples)}
+
+
+def to_float64(tree):
+    return jax.tree.map(lambda x: np.asarray(x, np.float64) if x.dtype == np.float32 else x, tree)
+
+
+def run(training, host, classifier, optimizer, *, devices, num_steps, **options):
+    """Parameters and statistics after some steps on the first `devices` devices."""
+
+    def step(state, batch):
+        return steps.train_step(state, batch, loss=classifier.loss, optimizer=optimizer, **options)
+
+    compiled = jax.pmap(step, axis_name=steps.AXIS, devices=jax.devices()[:devices])
+    state = jax.tree.map(lambda x: np.broadcast_to(x, (devices, *np.shape(x))), host)
+    for number in range(num_steps):
+        batch = batch_of(training, number)
+        state, metrics = compiled(state, {k: v.reshape(devices, -1, *v.shape[1:]) for k, v in batch.items()})
+        jax.block_until_ready(metrics)
+    return states.to_host((state.params, state.batch_stats)), metrics
+
+
+def largest_difference(one, other):
+    return max(jax.tree.leaves(jax.tree.map(lambda x, y: np.abs(x - y).max(), one, other)))
+
+
+def test_one_and_eight_devices_agree_after_20_steps_of_the_shipped_optimizer(dataset, training):
+    """In float64, since in float32 rounding grows about eightfold a step at this learning rate."""
+    with jax.enable_x64(True):
+        classifier, optimizer, host = make(dataset, **{"model.dtype": "float64"})
+        host = to_float64(host)
+        one, _ = run(training, host, classifier, optimizer, devices=1, num_steps=20)
+        eight, _ = run(training, host, classifier, optimizer, devices=8, num_steps=20)
+    assert largest_difference(one, to_float64((host.params, host.batch_stats))) > 0.01
+    assert largest_difference(one, eight) < 1e-5
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(dataset, training):
+    """Without batch norm's batch statistics (frozen here) pieces and whole are the same sum."""
+    classifier, optimizer, host = make(dataset)
+
+    def loss(params, batch_stats, batch, key):
+        variables = {"params": params, "batch_stats": batch_stats}
+        images = jnp.log1p(batch["image"][:, :60, :60].astype(jnp.float32))
+        logits = classifier.model.apply(variables, images, train=False)["logits"]
+        chosen = jax.nn.log_softmax(logits)[jnp.arange(len(logits)), batch["label"]]
+        return -chosen, (batch_stats, {})
+
+    frozen = type("Frozen", (), {"loss": staticmethod(loss)})
+    whole, _ = run(training, host, frozen, optimizer, devices=1, num_steps=1)
+    pieces, _ = run(training, host, frozen, optimizer, devices=1, num_steps=1, accumulation_steps=4)
+    both, _ = run(training, host, frozen, optimizer, devices=2, num_steps=1, accumulation_steps=2)
+    assert largest_difference(whole, pieces) < 1e-5
+    assert largest_difference(whole, both) < 1e-5
+
+
+def chunk_inputs(training, host, *, lengths, resident):
+    iterator = pipeline.index_iterator(len(training), batch_size=16, seed=3)
+    images = pipeline.replicate({"image": training.gather(np.arange(len(training)))}) if resident else {}
+    chunks = list(pipeline.chunks(iterator, training, lengths=iter(lengths), resident=resident))
+    return pipeline.replicate(host), images, chunks
+
+
+@pytest.mark.parametrize(("lengths", "resident"), [((1, 1, 1, 1), True), ((4,), False), ((3, 1), True)])
+def test_dispatches_and_residence_change_nothing(lengths, resident, dataset, training):
+    classifier, optimizer, host = make(dataset, **{"optimizer.learning_rate": 1e-4})
+    train_chunk = steps.make_train_chunk(classifier.loss, optimizer)
+
+    def after(lengths, resident):
+        state, images, chunks = chunk_inputs(training, host, lengths=lengths, resident=resident)
+        for chunk in chunks:
+            state, metrics = train_chunk(state, images, chunk.batch)
+        return states.to_host((state.params, state.batch_stats)), metrics
+
+    expected, _ = after((1, 1, 1, 1), False)
+    found, metrics = after(lengths, resident)
+    assert metrics["example_loss"].shape == (8, lengths[-1], 2)
+    assert largest_difference(expected, found) < 1e-5
+
+
+def test_bfloat16_is_finite_and_keeps_float32_parameters(dataset, training):
+    classifier, optimizer, host = make(dataset, **{"model.dtype": "bfloat16"})
+    (params, _), metrics = run(training, host, classifier, optimizer, devices=1, num_steps=2)
+    assert np.isfinite(metrics["loss"]).all()
+    assert all(x.dtype == np.float32 for x in jax.tree.leaves(params))
+
+
+def test_only_steps_calls_pmap():
+    import pathlib
+
+    import coos
+
+    users = [p for p in pathlib.Path(coos.__file__).parent.rglob("*.py") if "jax.pmap(" in p.read_text()]
+    assert [path.name for path in users] == ["steps.py"]
