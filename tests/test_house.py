@@ -1,0 +1,77 @@
+"""The architecture: imports go down, configs load and describe runnable things, no study in a module's name."""
+
+import ast
+import importlib
+import json
+import pathlib
+
+import jax
+import pytest
+
+from coos import models, registry
+from coos import workdir as work
+from coos.train import classification
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+FLOORS = [
+    {"registry", "losses", "optim", "splits", "workdir", "metrics", "console"},
+    {"data"},
+    {"models"},
+    {"evaluators", "train"},
+    {"report"},
+]
+LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
+MODULES = sorted((REPOSITORY / "coos").rglob("*.py"))
+CONFIGS = sorted(p for p in (REPOSITORY / "configs").rglob("*.py") if p.stem != "__init__")
+
+
+def imported(path):
+    """Second parts of the coos modules that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            parts = node.module.split(".")
+            if parts == ["coos"]:
+                yield from (alias.name for alias in node.names)
+            elif parts[0] == "coos":
+                yield parts[1]
+            elif parts[0] in ("configs", "experiments", "tfds_builders"):
+                raise AssertionError(f"{path} imports {node.module}")
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("coos."))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_imports_go_down(path):
+    own = path.relative_to(REPOSITORY / "coos").parts[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    for name in imported(path):
+        assert LEVEL[name] <= LEVEL[own], f"{path} imports coos.{name}, which is above it"
+
+
+def test_no_study_in_a_module_name():
+    studies = ("coos7", "mcnn", "cell_painting", "lincs")
+    assert not [path for path in MODULES if any(study in path.stem for study in studies)]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_config_describes_a_model_that_can_be_built(path):
+    config = importlib.import_module(f"configs.{path.parent.name}.{path.stem}").get_config()
+    assert work.plain(config.to_dict()) == json.loads(json.dumps(config.to_dict()))
+    dataset = {"class_names": list("abcdefg"), "image_shape": [64, 64, 2]}
+    constants = {"mean": [0.0, 0.0], "std": [1.0, 1.0]}
+    if config.preprocess.intensity == "stretch":
+        constants = {"min_span": config.preprocess.min_span}
+    classifier = classification.make_classifier(config, dataset, constants)
+    shapes = jax.eval_shape(classifier.init, jax.random.PRNGKey(0))
+    assert shapes["params"]["logits"]["kernel"].shape[-1] == 7
+    assert config.select in ("balanced_error", "cross_entropy")
+    assert config.report.reference in config.evaluation.sets
+    assert config.num_steps % config.evaluate_every == 0
+
+
+def test_every_model_and_builder_is_importable():
+    for package in ("coos.models", "tfds_builders"):
+        for name in registry.available(package):
+            assert registry.lookup(package, name).__doc__
+    assert "deeploc" in models.available()
