@@ -13,7 +13,7 @@ import sys
 
 from absl import app, flags, logging
 
-from coos import registry
+from coos import console, registry
 
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder that holds the built datasets.")
 _SOURCE = flags.DEFINE_string("source", None, "Folder with the raw files; coos7 downloads them if absent.")
@@ -72,6 +72,7 @@ def rebuild(builder, path: pathlib.Path) -> str:
 def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise app.UsageError(f"name one dataset: {', '.join(registry.available('tfds_builders'))}")
+    console.setup()
     try:
         builder = make_builder(argv[1])
         path = build(builder, overwrite=_OVERWRITE.value)

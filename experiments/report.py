@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from coos import workdir
+from coos import console, workdir
 from coos.report import covariate_shift, pictures
 
 FLAGS = flags.FLAGS
@@ -71,6 +71,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(
             f"unexpected arguments {argv[1:]}; quote --workdirs so that the shell leaves it alone"
         )
+    console.setup()
     try:
         runs = [workdir.load_run(path) for path in find_workdirs(FLAGS.workdirs)]
         page = covariate_shift.write(

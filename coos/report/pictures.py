@@ -13,10 +13,10 @@ NO_PICTURES = "No pictures were given for these sets."
 
 
 def load(comparison: Comparison, images: Images | None) -> dict[str, montage.Source]:
-    """Pictures of the evaluated sets; validation cells are part of the training set and are left out."""
+    """Pictures of the evaluated sets; validation is a part of the training set, no set of its own."""
     if images is None:
         return {}
-    sources = {name: images(name) for name in comparison.sets if name not in FROM_TRAINING}
+    sources = {name: images(name) for name in comparison.sets if name != "validation"}
     for name, source in sources.items():
         for key in ("class_names", "channels"):
             ours, theirs = getattr(comparison, key), list(getattr(source, key))
