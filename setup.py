@@ -37,6 +37,7 @@ setup(
         "scipy>=1.14,<2",
         "tensorboardX>=2.6,<3",
         "tensorflow-datasets>=4.9.10,<5",
+        "threadpoolctl>=3.5,<4",
         "tifffile>=2025.1",
         "tqdm>=4.66,<5",
     ],

@@ -41,7 +41,9 @@ def create(config: Any, *, num_steps: int) -> optax.GradientTransformation:
     if config.name not in rules:
         raise ValueError(f"optimizer.name={config.name!r}: choose one of {OPTIMIZERS}")
     if config.weight_decay and config.name != "adamw":
-        raise ValueError(f"optimizer.weight_decay={config.weight_decay} works with 'adamw', not {config.name!r}")
+        raise ValueError(
+            f"optimizer.weight_decay={config.weight_decay} works with 'adamw', not {config.name!r}"
+        )
     rule = rules[config.name]()
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule) if config.clip_norm else rule
 

@@ -1,10 +1,10 @@
 """The work directory of a run: what is in it, and how it is written so that a kill loses nothing.
 
-    config.json            config, versions, dataset (name, classes, channels, simulated or not)
-    splits.csv             which example was in training, which in validation, by id
-    results.jsonl          one result row a line: study, run, dataset, split, metric, value, n, seed, fold, step
-    predictions/<set>.npz  ids, labels and class probabilities of one evaluated set
-    checkpoints/ best/     see coos.train.checkpoint
+config.json            config, versions, dataset (name, classes, channels, simulated or not)
+splits.csv             which example was in training, which in validation, by id
+results.jsonl          one result row a line: study, run, dataset, split, metric, value, n, seed, fold, step
+predictions/<set>.npz  ids, labels and class probabilities of one evaluated set
+checkpoints/ best/     see coos.train.checkpoint
 """
 
 import dataclasses
@@ -56,10 +56,12 @@ class Run:
 
     @property
     def name(self) -> str:
+        """Name of the configuration; runs that share it are its seeds."""
         return self.config["run"]
 
     @property
     def seed(self) -> int:
+        """Seed of the run."""
         return self.config["seed"]
 
 
@@ -198,11 +200,15 @@ def load_run(workdir: str | os.PathLike) -> Run:
     """Read a run's config, rows and predictions back from its work directory."""
     path = pathlib.Path(workdir)
     if not (path / "config.json").exists():
-        raise ValueError(f"{path}: no config.json; is it the work directory of a run of experiments/train.py?")
+        raise ValueError(
+            f"{path}: no config.json; is it the work directory of a run of experiments/train.py?"
+        )
     record = read_json(path / "config.json")
     missing = [key for key in ("config", "dataset", "versions") if key not in record]
     if missing:
-        raise ValueError(f"{path / 'config.json'}: {missing[0]!r} missing; it was not written by experiments/train.py")
+        raise ValueError(
+            f"{path / 'config.json'}: {missing[0]!r} missing; it was not written by experiments/train.py"
+        )
     files = sorted((path / "predictions").glob("*.npz"))
     return Run(
         path=path,

@@ -70,7 +70,9 @@ def measure_training(config, folder: pathlib.Path) -> dict[str, float]:
     optimizer = optim.create(config.optimizer, num_steps=config.num_steps)
     host = states.create(classifier.init, optimizer, seed=0)
     when = classification.plan(config)
-    train_chunk = steps.make_train_chunk(classifier.loss, optimizer, accumulation_steps=config.accumulation_steps)
+    train_chunk = steps.make_train_chunk(
+        classifier.loss, optimizer, accumulation_steps=config.accumulation_steps
+    )
     resident = pipeline.fits_on_device(source, mode=config.data.mode)
     images = pipeline.replicate({"image": source.gather(np.arange(len(source)))}) if resident else {}
 
@@ -87,7 +89,7 @@ def measure_training(config, folder: pathlib.Path) -> dict[str, float]:
         state = pipeline.replicate(host)
         began = time.perf_counter()
         for _ in range(number):
-            state, metrics = train_chunk(state, images, fixed.batch)
+            state, _ = train_chunk(state, images, fixed.batch)
         jax.block_until_ready(state)
         return number * when.per_dispatch * config.batch_size / (time.perf_counter() - began)
 
@@ -167,8 +169,10 @@ def main(argv: list[str]) -> None:
     measure, peer = MEASURES[argv[1]]
     devices = jax.local_devices()
     config = _CONFIG.value
-    print(f"{len(devices)} x {devices[0].device_kind}, {config.model.name} width {config.model.width}, "
-          f"{config.model.dtype}, batch {config.batch_size}")
+    print(
+        f"{len(devices)} x {devices[0].device_kind}, {config.model.name} width {config.model.width}, "
+        f"{config.model.dtype}, batch {config.batch_size}"
+    )
     try:
         with tempfile.TemporaryDirectory() as folder:
             found = measure(config, pathlib.Path(folder))

@@ -50,7 +50,9 @@ def build(builder, *, overwrite: bool) -> str:
     if path.exists():
         built_from = builder.info.metadata.get("source")
         if _SOURCE.value is not None and built_from != _SOURCE.value:
-            raise ValueError(f"{path}: already built from {built_from}; choose another --data_dir or --overwrite it")
+            raise ValueError(
+                f"{path}: already built from {built_from}; choose another --data_dir or --overwrite it"
+            )
         logging.info("%s: already built from %s", path, built_from)
     builder.download_and_prepare()
     return str(path)

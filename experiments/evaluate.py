@@ -43,9 +43,16 @@ def evaluate(workdir: pathlib.Path, *, directory: str | None, sets: list[str] | 
         if not np.isfinite(found.probabilities).all():
             raise ValueError(f"{workdir}, set {name}: probabilities are not finite; did training diverge?")
         work.save_predictions(workdir, name, found)
-        labels = {**classification.row_labels(config, source.dataset), "split": name, "fold": None, "step": step}
+        labels = {
+            **classification.row_labels(config, source.dataset),
+            "split": name,
+            "fold": None,
+            "step": step,
+        }
         values = evaluator.score(found, class_names=source.class_names)
-        rows += [{**labels, "metric": metric, "value": value, "n": len(source)} for metric, value in values.items()]
+        rows += [
+            {**labels, "metric": metric, "value": value, "n": len(source)} for metric, value in values.items()
+        ]
     best = {**classification.row_labels(config, record["dataset"]), "split": "validation", "fold": None}
     rows.append({**best, "metric": "best_step", "value": step, "n": None, "step": step})
     work.replace_rows(workdir / "results.jsonl", rows)

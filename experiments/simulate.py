@@ -21,7 +21,10 @@ flags.DEFINE_boolean("overwrite", False, "Replace files of an earlier release.")
 def simulate_coos7() -> int:
     """Write the five files of a COOS-7-like release and return how many cells they hold."""
     paths = simulate.write_release(
-        FLAGS.out, cells_per_class=FLAGS.cells_per_class, seed=FLAGS.seed, progress=True,
+        FLAGS.out,
+        cells_per_class=FLAGS.cells_per_class,
+        seed=FLAGS.seed,
+        progress=True,
         overwrite=FLAGS.overwrite,
     )
     sizes = {}

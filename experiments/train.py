@@ -17,12 +17,14 @@ from coos import console
 from coos.train import classification, distributed, loop
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/coos7/modern.py.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, results and predictions.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder for checkpoints, results and predictions.", required=True
+)
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if there are several.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes, if there are several.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, if there are several.")
 _CLUSTER = flags.DEFINE_bool("cluster", False, "Let JAX find the other processes (Slurm, TPU pod, ...).")
-flags.mark_flags_as_required(["config", "workdir"])
+flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> None:
@@ -31,7 +33,9 @@ def main(argv: list[str]) -> None:
     console.setup()
     workdir = pathlib.Path(_WORKDIR.value).resolve()
     try:
-        distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, auto=_CLUSTER.value)
+        distributed.initialize(
+            _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, auto=_CLUSTER.value
+        )
         finished = classification.train(_CONFIG.value, workdir)
     except (ValueError, loop.NonFiniteLoss) as error:
         sys.exit(f"train.py: {error}")

@@ -156,7 +156,9 @@ def test_failed_write_leaves_the_old_file(tmp_path):
 
 
 def test_predictions_round_trip_and_refuse_pickles(tmp_path):
-    made = work.Predictions(np.array(["a", "bé"]), np.array([0, 1]), np.array([[0.2, 0.8], [1, 0]], np.float32))
+    made = work.Predictions(
+        np.array(["a", "bé"]), np.array([0, 1]), np.array([[0.2, 0.8], [1, 0]], np.float32)
+    )
     path = work.save_predictions(tmp_path, "test1", made)
     found = work.load_predictions(path)
     assert found.ids.tolist() == ["a", "bé"]

@@ -48,7 +48,9 @@ def inspect(path: pathlib.Path, *, image_shape: tuple[int, int, int], num_classe
         channels_last = _channels_last(path, data, image_shape)
         labels = _labels(path, file["labels"], data.shape[0], num_classes)
         columns = _columns(path, file, data.shape[0])
-        return CellFile(path, len(labels), channels_last, labels, columns, bool(file.attrs.get("simulated", False)))
+        return CellFile(
+            path, len(labels), channels_last, labels, columns, bool(file.attrs.get("simulated", False))
+        )
 
 
 def _channels_last(path: pathlib.Path, data: h5py.Dataset, image_shape: tuple[int, int, int]) -> bool:
@@ -89,9 +91,13 @@ def _columns(path: pathlib.Path, file: h5py.File, num_images: int) -> dict[str, 
         if name in ("data", "labels") or not isinstance(dataset, h5py.Dataset):
             continue
         if dataset.shape not in ((num_images,), (num_images, 1)):
-            raise ValueError(f"{path}: {name!r} has shape {dataset.shape}; expected one value for each of {num_images}")
+            raise ValueError(
+                f"{path}: {name!r} has shape {dataset.shape}; expected one value for each of {num_images}"
+            )
         values = dataset[()].reshape(num_images)
-        columns[name] = np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values], dtype=np.str_)
+        columns[name] = np.array(
+            [v.decode() if isinstance(v, bytes) else str(v) for v in values], dtype=np.str_
+        )
     return columns
 
 
@@ -131,7 +137,9 @@ def exact_cast(images: np.ndarray, dtype: Any, where: Any) -> np.ndarray:
     inexact = (images < limits.min) | (images > limits.max)
     if images.dtype.kind == "f":
         inexact |= images != np.floor(images)
-    _refuse(images, inexact, where, f"not a raw {dtype.name} intensity", "; build the float32 config to keep it")
+    _refuse(
+        images, inexact, where, f"not a raw {dtype.name} intensity", "; build the float32 config to keep it"
+    )
     return images.astype(dtype)
 
 

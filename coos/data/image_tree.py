@@ -150,7 +150,9 @@ def read_entry(entry: CellEntry, *, shape: tuple[int, int], dtype: np.dtype) -> 
             row, column = np.argwhere(~np.isfinite(plane))[0]
             raise ValueError(f"{path}: pixel ({row}, {column}) is {plane[row, column]}")
         if not np.can_cast(plane.dtype, dtype, casting="safe"):
-            raise ValueError(f"{path}: dtype {plane.dtype} does not fit the {np.dtype(dtype)} of the first image")
+            raise ValueError(
+                f"{path}: dtype {plane.dtype} does not fit the {np.dtype(dtype)} of the first image"
+            )
     return np.stack(planes, axis=-1).astype(dtype)
 
 
@@ -159,5 +161,7 @@ def check_unique_ids(entries: Sequence[tuple[str, str]]) -> None:
     seen: dict[str, str] = {}
     for identifier, where in entries:
         if identifier in seen:
-            raise ValueError(f"id {identifier!r} occurs twice: {seen[identifier]} and {where}; ids must be unique")
+            raise ValueError(
+                f"id {identifier!r} occurs twice: {seen[identifier]} and {where}; ids must be unique"
+            )
         seen[identifier] = where

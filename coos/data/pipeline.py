@@ -83,7 +83,9 @@ def shard(batch: dict[str, np.ndarray], *, axis: int) -> dict[str, jax.Array]:
 
     def split(array: np.ndarray) -> np.ndarray:
         if array.shape[axis] % devices:
-            raise ValueError(f"a batch of {array.shape[axis]} cannot be divided among {devices} local devices")
+            raise ValueError(
+                f"a batch of {array.shape[axis]} cannot be divided among {devices} local devices"
+            )
         shape = (*array.shape[:axis], devices, array.shape[axis] // devices, *array.shape[axis + 1 :])
         return np.moveaxis(array.reshape(shape), axis, 0)
 

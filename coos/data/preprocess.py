@@ -75,7 +75,9 @@ def standardize(image: Array, *, mean: Array, std: Array) -> Array:
     return (image.astype(jnp.float32) - mean) / std
 
 
-def channel_statistics(images: np.ndarray, rows: np.ndarray, *, block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+def channel_statistics(
+    images: np.ndarray, rows: np.ndarray, *, block: int = 1024
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation (C,) float32 over all pixels of the given images, in blocks, in float64."""
     total = np.zeros(images.shape[-1])
     squares, count = np.zeros(images.shape[-1]), 0

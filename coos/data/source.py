@@ -38,10 +38,12 @@ class Source:
 
     @property
     def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their labels."""
         return tuple(self.dataset["class_names"])
 
     @property
     def channels(self) -> tuple[str, ...]:
+        """Names of the image channels, in their order."""
         return tuple(self.dataset["channels"])
 
     @property
@@ -66,13 +68,17 @@ def describe(directory: str | os.PathLike) -> dict[str, Any]:
     """
     directory = pathlib.Path(directory)
     if not (directory / "dataset_info.json").exists():
-        raise ValueError(f"{directory}: no built dataset (dataset_info.json missing); run experiments/build.py")
+        raise ValueError(
+            f"{directory}: no built dataset (dataset_info.json missing); run experiments/build.py"
+        )
     info = tfds.builder_from_directory(str(directory)).info
     name = "/".join(part for part in (info.name, info.config_name) if part)
     metadata = dict(info.metadata or {})
     missing = [key for key in ("channels", "class_names", "simulated") if key not in metadata]
     if missing:
-        raise ValueError(f"{directory}: metadata.json does not state {missing}; rebuild with experiments/build.py")
+        raise ValueError(
+            f"{directory}: metadata.json does not state {missing}; rebuild with experiments/build.py"
+        )
     return {
         "name": name,
         "version": str(info.version),
@@ -119,7 +125,9 @@ def _build_cache(directory: pathlib.Path, split: str, folder: pathlib.Path) -> N
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
-        raise ValueError(f"{folder.parent}: cannot write the cache ({error}); set config.data.cache_dir") from error
+        raise ValueError(
+            f"{folder.parent}: cannot write the cache ({error}); set config.data.cache_dir"
+        ) from error
     try:
         _decode(directory, split, temporary)
         _put_in_place(temporary, folder)

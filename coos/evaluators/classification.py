@@ -66,7 +66,9 @@ def _scores(labels: jax.Array, probabilities: jax.Array) -> dict[str, jax.Array]
 def score(predictions: Predictions, *, class_names: tuple[str, ...]) -> dict[str, float]:
     """{metric: value}: overall metrics, then `sensitivity/<class>` and `precision/<class>`; NaN if undefined."""
     if len(class_names) != predictions.probabilities.shape[-1]:
-        raise ValueError(f"{predictions.probabilities.shape[-1]} probabilities for {len(class_names)} classes")
+        raise ValueError(
+            f"{predictions.probabilities.shape[-1]} probabilities for {len(class_names)} classes"
+        )
     found = {k: np.asarray(v) for k, v in _scores(predictions.labels, predictions.probabilities).items()}
     overall = {name: float(value) for name, value in found.items() if value.ndim == 0}
     return overall | {

@@ -16,7 +16,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-CONVOLUTIONS = (("conv1", 1), ("conv2", 1), ("conv3", 2), ("conv4", 2)) + tuple((f"conv{i}", 4) for i in range(5, 9))
+CONVOLUTIONS = (("conv1", 1), ("conv2", 1), ("conv3", 2), ("conv4", 2)) + tuple(
+    (f"conv{i}", 4) for i in range(5, 9)
+)
 POOL_AFTER = {"conv2": "pool1", "conv4": "pool2", "conv8": "pool3"}
 SMALLEST_SIZE = 8
 
@@ -70,7 +72,11 @@ class DeepLoc(nn.Module):
         """images (B, H, W, C) float -> {"logits": (B, num_outputs) float32, "features": {layer: array}}."""
         if images.ndim != 4 or min(images.shape[1:3]) < SMALLEST_SIZE:
             raise ValueError(f"DeepLoc takes (B, H, W, C) with H, W >= {SMALLEST_SIZE}; got {images.shape}")
-        weights = {"kernel_init": nn.initializers.truncated_normal(0.1), "use_bias": False, "dtype": self.dtype}
+        weights = {
+            "kernel_init": nn.initializers.truncated_normal(0.1),
+            "use_bias": False,
+            "dtype": self.dtype,
+        }
         norm = {"momentum": self.momentum, "dtype": self.dtype, "axis_name": self.axis_name}
         features: dict[str, jax.Array] = {}
         x = images.astype(self.dtype)

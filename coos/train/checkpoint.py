@@ -83,7 +83,9 @@ class Checkpoints:
             except Exception as error:  # damage shows as many types; each is reported, none is hidden
                 self._set_aside(step, error)
         if steps:
-            raise ValueError(f"{self.directory}: none of the checkpoints {steps} can be read; see the warnings above")
+            raise ValueError(
+                f"{self.directory}: none of the checkpoints {steps} can be read; see the warnings above"
+            )
         return None
 
     def _read(self, step: int, like: Any) -> Restored:

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 from absl import logging
 from jax.experimental import multihost_utils
 
@@ -28,7 +27,14 @@ from coos.train.checkpoint import Checkpoints
 from coos.train.state import TrainState
 
 # A run may be resumed with other values of these; everything else changes what it computes.
-FREE_FIELDS = ("data.directory", "data.cache_dir", "report", "log_every", "checkpoint_every", "keep_checkpoints")
+FREE_FIELDS = (
+    "data.directory",
+    "data.cache_dir",
+    "report",
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+)
 OWN_MODEL_FIELDS = ("name", "dtype", "cross_device_norm")
 
 
@@ -57,7 +63,9 @@ class Classifier:
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch["example"])
         intensity = preprocess.intensity_function(self.config.preprocess.intensity, **self.constants)
         options = augment_options(self.config)
-        images = jax.vmap(lambda k, image: preprocess.augment(k, intensity(image), **options))(keys, batch["image"])
+        images = jax.vmap(lambda k, image: preprocess.augment(k, intensity(image), **options))(
+            keys, batch["image"]
+        )
         variables = {"params": params, "batch_stats": batch_stats}
         output, updates = self.model.apply(variables, images, train=True, mutable=["batch_stats"])
         smoothing = self.config.label_smoothing
@@ -69,7 +77,9 @@ class Classifier:
         """Mean softmax over crops (DeepLoc's evaluation): (B, K) float32."""
         intensity = preprocess.intensity_function(self.config.preprocess.intensity, **self.constants)
         size = self.config.preprocess.crop
-        views = jax.vmap(lambda x: preprocess.crops(intensity(x), size=size, number=num_crops))(batch["image"])
+        views = jax.vmap(lambda x: preprocess.crops(intensity(x), size=size, number=num_crops))(
+            batch["image"]
+        )
         output = self.model.apply(variables, views.reshape(-1, *views.shape[2:]), train=False)
         probabilities = jax.nn.softmax(output["logits"])
         return probabilities.reshape(*views.shape[:2], -1).mean(1)
@@ -87,7 +97,9 @@ def load_splits(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tup
 
     The first call draws the split (stratified, by the config's seed) and records it by id; later calls read it.
     """
-    source = sources.load(config.data.directory, config.data.train_split, cache_dir=config.data.cache_dir or None)
+    source = sources.load(
+        config.data.directory, config.data.train_split, cache_dir=config.data.cache_dir or None
+    )
     path = workdir / "splits.csv"
     if not path.exists() and jax.process_index() == 0:
         fraction = 1 - config.data.validation_fraction
@@ -108,7 +120,9 @@ def build(config: ml_collections.ConfigDict, training: Source) -> Classifier:
     return make_classifier(config, training.dataset, constants)
 
 
-def make_classifier(config: ml_collections.ConfigDict, dataset: dict[str, Any], constants: dict[str, Any]) -> Classifier:
+def make_classifier(
+    config: ml_collections.ConfigDict, dataset: dict[str, Any], constants: dict[str, Any]
+) -> Classifier:
     """The classifier of a config with known constants, for images as `dataset` describes them."""
     options = {name: value for name, value in config.model.items() if name not in OWN_MODEL_FIELDS}
     model = models.create(
@@ -120,7 +134,9 @@ def make_classifier(config: ml_collections.ConfigDict, dataset: dict[str, Any], 
     )
     height, width, channels = dataset["image_shape"]
     if config.preprocess.crop > min(height, width):
-        raise ValueError(f"preprocess.crop={config.preprocess.crop} is larger than the images, {height} x {width}")
+        raise ValueError(
+            f"preprocess.crop={config.preprocess.crop} is larger than the images, {height} x {width}"
+        )
     preprocess.intensity_function(config.preprocess.intensity, **constants)
     return Classifier(config, model, constants, (height, width, channels))
 
@@ -147,12 +163,21 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"batch_size={config.batch_size} cannot be divided among {jax.device_count()} devices times "
             f"accumulation_steps={config.accumulation_steps}"
         )
-    for name in ("num_steps", "batch_size", "log_every", "evaluate_every", "checkpoint_every", "accumulation_steps"):
+    for name in (
+        "num_steps",
+        "batch_size",
+        "log_every",
+        "evaluate_every",
+        "checkpoint_every",
+        "accumulation_steps",
+    ):
         if config[name] < 1:
             raise ValueError(f"{name}={config[name]}: must be at least 1")
 
 
-def record_run(config: ml_collections.ConfigDict, classifier: Classifier, dataset: dict[str, Any], workdir) -> None:
+def record_run(
+    config: ml_collections.ConfigDict, classifier: Classifier, dataset: dict[str, Any], workdir
+) -> None:
     """Write config.json, or check that the one there describes the same run.
 
     Raises:
@@ -166,7 +191,9 @@ def record_run(config: ml_collections.ConfigDict, classifier: Classifier, datase
         refuse_other_images(recorded["dataset"], dataset, where=str(path))
     elif jax.process_index() == 0:
         record = {"config": settings, "dataset": dataset, "constants": classifier.constants}
-        work.write_json(path, {**record, "versions": work.versions(), "devices": [str(d) for d in jax.devices()]})
+        work.write_json(
+            path, {**record, "versions": work.versions(), "devices": [str(d) for d in jax.devices()]}
+        )
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -182,10 +209,13 @@ def _refuse_differences(path: pathlib.Path, recorded: dict[str, Any], wanted: di
     different = [
         f"{name}: {recorded.get(name)!r} there, {wanted.get(name)!r} now"
         for name in names
-        if recorded.get(name) != wanted.get(name) and not any(name == f or name.startswith(f"{f}.") for f in FREE_FIELDS)
+        if recorded.get(name) != wanted.get(name)
+        and not any(name == f or name.startswith(f"{f}.") for f in FREE_FIELDS)
     ]
     if different:
-        raise ValueError(f"{path} is of a run with another config: {'; '.join(different)}. Use a new --workdir")
+        raise ValueError(
+            f"{path} is of a run with another config: {'; '.join(different)}. Use a new --workdir"
+        )
 
 
 def refuse_other_images(recorded: dict[str, Any], found: dict[str, Any], *, where: str) -> None:
@@ -221,7 +251,9 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
     chunks = pipeline.chunks(iterator, training, lengths=lengths, resident=resident)
     _, finished = loop.fit(
         pipeline.replicate(host),
-        train_chunk=steps.make_train_chunk(classifier.loss, optimizer, accumulation_steps=config.accumulation_steps),
+        train_chunk=steps.make_train_chunk(
+            classifier.loss, optimizer, accumulation_steps=config.accumulation_steps
+        ),
         resident=pipeline.replicate({"image": training.gather(np.arange(len(training)))}) if resident else {},
         chunks=pipeline.prefetch(chunks),
         plan=when,
@@ -240,7 +272,9 @@ def row_labels(config: ml_collections.ConfigDict, dataset: dict[str, Any]) -> di
     return {"study": config.study, "run": config.run, "dataset": dataset["name"], "seed": config.seed}
 
 
-def _restore(workdir: pathlib.Path, fresh: TrainState, iterator: Any, *, keep: int) -> tuple[TrainState, loop.Best]:
+def _restore(
+    workdir: pathlib.Path, fresh: TrainState, iterator: Any, *, keep: int
+) -> tuple[TrainState, loop.Best]:
     """The newest checkpointed state, with the iterator moved to where it was; or the fresh one."""
     with Checkpoints(workdir / "checkpoints", keep=keep) as checkpoints:
         restored = checkpoints.restore(fresh)
@@ -252,7 +286,9 @@ def _restore(workdir: pathlib.Path, fresh: TrainState, iterator: Any, *, keep: i
 
 def make_predict(classifier: Classifier, *, num_crops: int) -> Callable[..., jax.Array]:
     """The compiled prediction step of a classifier."""
-    return steps.make_predict(lambda variables, batch: classifier.predict(variables, batch, num_crops=num_crops))
+    return steps.make_predict(
+        lambda variables, batch: classifier.predict(variables, batch, num_crops=num_crops)
+    )
 
 
 def _validator(classifier: Classifier, validation: Source) -> Callable[[TrainState], dict[str, float]]:
@@ -283,5 +319,7 @@ def load_best(workdir: pathlib.Path) -> tuple[Classifier, Any, dict[str, Any]]:
     with Checkpoints(workdir / "best", keep=1) as checkpoints:
         restored = checkpoints.restore({"params": host["params"], "batch_stats": host.get("batch_stats", {})})
     if restored is None:
-        raise ValueError(f"{workdir}: no evaluated step yet; run experiments/train.py with this --workdir first")
+        raise ValueError(
+            f"{workdir}: no evaluated step yet; run experiments/train.py with this --workdir first"
+        )
     return classifier, restored.tree, {**record, "best": restored.record}

@@ -8,7 +8,9 @@ from absl import logging
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
-def initialize(coordinator: str | None, num_processes: int | None, process_id: int | None, *, auto: bool) -> None:
+def initialize(
+    coordinator: str | None, num_processes: int | None, process_id: int | None, *, auto: bool
+) -> None:
     """Join the other processes, if there are any.
 
     Arguments win over the environment (JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID). With
@@ -31,8 +33,12 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
             f"several processes: {', '.join(missing)} missing; give --coordinator, --num_processes and "
             f"--process_id, or set {', '.join(VARIABLES)}"
         )
-    logging.info("process %d of %d, %d local devices", jax.process_index(), jax.process_count(), jax.local_device_count())
-
+    logging.info(
+        "process %d of %d, %d local devices",
+        jax.process_index(),
+        jax.process_count(),
+        jax.local_device_count(),
+    )
 
 
 def _integer(variable: str) -> int | None:

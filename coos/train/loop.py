@@ -66,14 +66,20 @@ class Plan:
 class Recorder:
     """Result rows, TensorBoard scalars and the progress bar; only the first process writes."""
 
-    def __init__(self, workdir: pathlib.Path, plan: Plan, *, start: int, batch_size: int, labels: dict[str, Any]):
+    def __init__(
+        self, workdir: pathlib.Path, plan: Plan, *, start: int, batch_size: int, labels: dict[str, Any]
+    ):
         self._rows, self._labels, self._batch_size = workdir / "results.jsonl", labels, batch_size
         self._first = jax.process_index() == 0
         if self._first:
             work.truncate_rows(self._rows, step=start)
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(
-            total=plan.num_steps, initial=start, unit="step", disable=None if self._first else True, desc="training"
+            total=plan.num_steps,
+            initial=start,
+            unit="step",
+            disable=None if self._first else True,
+            desc="training",
         )
         self._since = (start, time.perf_counter())
 
@@ -86,14 +92,25 @@ class Recorder:
         (before, then), now = self._since, time.perf_counter()
         self._since = (step, now)
         steps_per_second = (step - before) / max(now - then, 1e-9)
-        return {"steps_per_second": steps_per_second, "images_per_second": steps_per_second * self._batch_size}
+        return {
+            "steps_per_second": steps_per_second,
+            "images_per_second": steps_per_second * self._batch_size,
+        }
 
     def write(self, step: int, split: str, values: dict[str, float], *, n: int | None = None) -> None:
         """Write {metric: value} of one split at one step."""
         if not self._first:
             return
         rows = [
-            {**self._labels, "split": split, "metric": name, "value": value, "n": n, "fold": None, "step": step}
+            {
+                **self._labels,
+                "split": split,
+                "metric": name,
+                "value": value,
+                "n": n,
+                "fold": None,
+                "step": step,
+            }
             for name, value in values.items()
         ]
         work.append_rows(self._rows, rows)
@@ -118,7 +135,10 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     With several processes they agree on it, so that all stop after the same step.
     """
     received: list[int] = []
-    before = {s: signal.signal(s, lambda number, _: received.append(number)) for s in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        s: signal.signal(s, lambda number, _: received.append(number))
+        for s in (signal.SIGTERM, signal.SIGINT)
+    }
 
     def requested() -> bool:
         if jax.process_count() > 1:
@@ -132,7 +152,9 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def check_finite(losses: np.ndarray, examples: np.ndarray, *, last_step: int, ids: np.ndarray, workdir: Any) -> None:
+def check_finite(
+    losses: np.ndarray, examples: np.ndarray, *, last_step: int, ids: np.ndarray, workdir: Any
+) -> None:
     """Raise NonFiniteLoss if any per-example loss (steps, examples) is NaN or infinite.
 
     `examples` (steps, examples) are numbers into `ids`. All ids of the batch go to nonfinite_step_<n>.json.
@@ -192,7 +214,10 @@ def fit(
             recorder.advance(len(losses))
             _log(recorder, values, last=last, every=plan.log_every)
 
-    with Checkpoints(workdir / "checkpoints", keep=plan.keep_checkpoints) as checkpoints, stop_requests() as stop:
+    with (
+        Checkpoints(workdir / "checkpoints", keep=plan.keep_checkpoints) as checkpoints,
+        stop_requests() as stop,
+    ):
         try:
             for chunk in chunks:
                 state, metrics = train_chunk(state, resident, chunk.batch)
@@ -202,7 +227,15 @@ def fit(
                 stopping = stop()
                 if plan.due(step, plan.evaluate_every):
                     settle(keep=0)
-                    _evaluate(state, step, evaluate=evaluate, plan=plan, best=best, recorder=recorder, workdir=workdir)
+                    _evaluate(
+                        state,
+                        step,
+                        evaluate=evaluate,
+                        plan=plan,
+                        best=best,
+                        recorder=recorder,
+                        workdir=workdir,
+                    )
                 if stopping or plan.due(step, plan.checkpoint_every):
                     settle(keep=0)
                     record = {"iterator": chunk.iterator_state, "best": dataclasses.asdict(best)}

@@ -4,6 +4,7 @@ Gradients, losses and counts are summed over the examples of all devices and div
 the same whatever the number of devices (up to the order of additions).
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -74,7 +75,8 @@ def train_step(
     count = jax.lax.psum(values["loss"].shape[0], AXIS)
     gradients = jax.tree.map(lambda x: x / count, jax.lax.psum(gradients, AXIS))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    new_state = state.replace(
+    new_state = dataclasses.replace(
+        state,
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         batch_stats=jax.lax.pmean(batch_stats, AXIS),

@@ -77,13 +77,25 @@ def with_nan():
 
 DAMAGE = {
     "no partner": (remove, r"train_flat_1_actin\.tif: its partner 'train_flat_1_dna\.tif' is missing"),
-    "other channel": (rename("train_flat_1_rna.tif"), r"train_flat_1_rna\.tif: channel 'rna' occurs in 1 of about 18 cells"),
+    "other channel": (
+        rename("train_flat_1_rna.tif"),
+        r"train_flat_1_rna\.tif: channel 'rna' occurs in 1 of about 18 cells",
+    ),
     "no channel": (rename("cell.tif"), r"train/flat/cell\.tif: file name is not <stem>_<channel>\.tif"),
-    "other size": (overwrite(np.zeros((20, 25), np.float32)), r"train_flat_1_dna\.tif: is \(20, 25\) pixels; .* \(20, 24\)"),
-    "three dimensions": (overwrite(np.zeros((2, 20, 24), np.float32)), r"has shape \(2, 20, 24\); expected one two-dim"),
+    "other size": (
+        overwrite(np.zeros((20, 25), np.float32)),
+        r"train_flat_1_dna\.tif: is \(20, 25\) pixels; .* \(20, 24\)",
+    ),
+    "three dimensions": (
+        overwrite(np.zeros((2, 20, 24), np.float32)),
+        r"has shape \(2, 20, 24\); expected one two-dim",
+    ),
     "wider dtype": (overwrite(np.zeros((20, 24), np.float64)), r"dtype float64 does not fit the float32"),
     "NaN": (overwrite(with_nan()), r"train_flat_1_dna\.tif: pixel \(3, 4\) is nan"),
-    "no TIFF": (lambda path: path.write_bytes(b"II*\0broken"), r"train_flat_1_dna\.tif: (cannot be read|has shape \(0,\))"),
+    "no TIFF": (
+        lambda path: path.write_bytes(b"II*\0broken"),
+        r"train_flat_1_dna\.tif: (cannot be read|has shape \(0,\))",
+    ),
     "empty file": (lambda path: path.write_bytes(b""), r"train_flat_1_dna\.tif: cannot be read as TIFF"),
 }
 
@@ -103,7 +115,9 @@ def test_same_cell_in_train_and_test_is_refused(tmp_path):
     for channel in ("dna", "actin"):
         image = np.zeros((20, 24), np.uint8)
         tifffile.imwrite(tmp_path / "cells" / "test" / "flat" / f"train_long_2_{channel}.tif", image)
-    with pytest.raises(ValueError, match=r"id 'train_long_2' occurs twice: .*train_long_2_.*\.tif and .*\.tif"):
+    with pytest.raises(
+        ValueError, match=r"id 'train_long_2' occurs twice: .*train_long_2_.*\.tif and .*\.tif"
+    ):
         build(tmp_path / "cells", tmp_path)
 
 
@@ -111,7 +125,7 @@ def test_two_files_for_one_plane_are_refused(tmp_path):
     write_tree(tmp_path / "cells")
     folder = tmp_path / "cells" / "train" / "flat"
     (folder / "train_flat_1_dna.tiff").write_bytes((folder / "train_flat_1_dna.tif").read_bytes())
-    with pytest.raises(ValueError, match="same cell and channel as train_flat_1_dna.tif"):
+    with pytest.raises(ValueError, match=r"same cell and channel as train_flat_1_dna\.tif"):
         build(tmp_path / "cells", tmp_path)
 
 

@@ -108,14 +108,18 @@ def test_rescaled_release_needs_the_float_config(tmp_path):
         build(folder, tmp_path / "data")
     assert_nothing_left(tmp_path / "data")
     image = read(build(folder, tmp_path / "data", config="float32"), "test2")["test2_000000"]["image"]
-    np.testing.assert_array_equal(image, (raw_images("test2")[0] / 65535).astype(np.float32).transpose(1, 2, 0))
+    np.testing.assert_array_equal(
+        image, (raw_images("test2")[0] / 65535).astype(np.float32).transpose(1, 2, 0)
+    )
 
 
 @pytest.mark.parametrize("by_number", [True, False])
 def test_unpacked_tree(by_number, tmp_path):
     for split in SPLITS:
         for row, image in enumerate(raw_images(split)):
-            folder = tmp_path / "tree" / split / (str(row) if by_number else CLASS_NAMES[row].replace(" ", "_"))
+            folder = (
+                tmp_path / "tree" / split / (str(row) if by_number else CLASS_NAMES[row].replace(" ", "_"))
+            )
             folder.mkdir(parents=True)
             stem = "0001" if by_number else f"{split}_cell{row}"
             tifffile.imwrite(folder / f"{stem}_protein.tif", image[0])
@@ -155,14 +159,23 @@ def reshaped(dataset, value):
 DAMAGE = {
     "truncated": (cut_in_half, r"_test2\.hdf5: cannot be read as HDF5 .*truncated"),
     "no HDF5": (lambda path: path.write_text("hello"), r"_test2\.hdf5: cannot be read as HDF5"),
-    "missing": (lambda path: path.unlink(), r"file COOS7_v1\.x_test2\.hdf5 missing; found \['COOS7_v1\.1_test1"),
+    "missing": (
+        lambda path: path.unlink(),
+        r"file COOS7_v1\.x_test2\.hdf5 missing; found \['COOS7_v1\.1_test1",
+    ),
     "no labels": (without("labels"), r"_test2\.hdf5: dataset 'labels' missing; found \['data'\]"),
     "label too large": (put("labels", 3, 7), r"_test2\.hdf5, row 3: label 7 is not one of 0\.\.6"),
     "negative label": (put("labels", 5, -1), r"_test2\.hdf5, row 5: label -1"),
-    "wrong shape": (reshaped("data", np.zeros((7, 3, 64, 64))), r"'data' has shape \(7, 3, 64, 64\); expected"),
+    "wrong shape": (
+        reshaped("data", np.zeros((7, 3, 64, 64))),
+        r"'data' has shape \(7, 3, 64, 64\); expected",
+    ),
     "too few labels": (reshaped("labels", np.zeros(6)), r"'labels' has shape \(6,\) for 7 images"),
     "text as data": (reshaped("data", np.array([b"x"] * 7)), r"'data' has dtype \|S1"),
-    "extra of wrong length": (reshaped("plate", np.zeros(3)), r"'plate' has shape \(3,\); expected one value"),
+    "extra of wrong length": (
+        reshaped("plate", np.zeros(3)),
+        r"'plate' has shape \(3,\); expected one value",
+    ),
 }
 
 
@@ -189,7 +202,7 @@ def test_same_id_in_two_sets_is_refused(tmp_path):
     ids = {split: np.array([f"{split}-{i}" for i in range(7)], dtype="S20") for split in SPLITS}
     ids["test3"][2] = b"training-5"
     folder = write_release(tmp_path / "release", id=lambda split: ids[split])
-    with pytest.raises(ValueError, match="'training-5' occurs twice: .*row [25] and .*row [25]"):
+    with pytest.raises(ValueError, match=r"'training-5' occurs twice: .*row [25] and .*row [25]"):
         build(folder, tmp_path / "data")
 
 
@@ -206,7 +219,9 @@ def test_unknown_class_folder_is_refused(tmp_path):
         folder.mkdir(parents=True)
         for channel in ("protein", "nucleus"):
             tifffile.imwrite(folder / f"1_{channel}.tif", np.zeros((64, 64), np.uint16))
-    with pytest.raises(ValueError, match=r"test4/7/1_protein\.tif: class folder '7' is neither 0 to 6 nor one of"):
+    with pytest.raises(
+        ValueError, match=r"test4/7/1_protein\.tif: class folder '7' is neither 0 to 6 nor one of"
+    ):
         build(tmp_path / "tree", tmp_path / "data")
     assert_nothing_left(tmp_path / "data")
 

@@ -29,7 +29,9 @@ def test_percentile_is_numpys(q, kind):
 def test_percentile_of_short_vectors(length):
     values = np.random.default_rng(length).normal(size=length).astype(np.float32)
     for q in (0, 10, 50, 90, 100):
-        np.testing.assert_allclose(preprocess.percentile(jnp.asarray(values), q), np.percentile(values, q), rtol=1e-5)
+        np.testing.assert_allclose(
+            preprocess.percentile(jnp.asarray(values), q), np.percentile(values, q), rtol=1e-5
+        )
 
 
 def slow_stretch(pixels, min_span):
@@ -86,7 +88,9 @@ def offsets(max_offset):
     """Where 300 random crops came from."""
     ramp = np.arange(64 * 64).reshape(64, 64, 1)
     keys = jax.random.split(jax.random.PRNGKey(0), 300)
-    crops = jax.vmap(lambda k: preprocess.random_crop(k, jnp.asarray(ramp), size=60, max_offset=max_offset))(keys)
+    crops = jax.vmap(lambda k: preprocess.random_crop(k, jnp.asarray(ramp), size=60, max_offset=max_offset))(
+        keys
+    )
     return np.stack(np.divmod(np.asarray(crops)[:, 0, 0, 0], 64), 1), crops
 
 
@@ -111,7 +115,8 @@ def test_flips_and_rotations_are_numpys():
     assert seen(preprocess.random_flips, lambda x: [x, x[::-1], x[:, ::-1], x[::-1, ::-1]])
     assert seen(preprocess.random_rotation, lambda x: [np.rot90(x, k) for k in range(4)])
     assert seen(
-        lambda k, x: preprocess.random_rotation(k, x, num_rotations=3), lambda x: [np.rot90(x, k) for k in range(3)]
+        lambda k, x: preprocess.random_rotation(k, x, num_rotations=3),
+        lambda x: [np.rot90(x, k) for k in range(3)],
     )
 
 

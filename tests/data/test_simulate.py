@@ -44,7 +44,8 @@ def _mean(images, mask):
 
 def test_layout_is_the_official_one(release):
     assert [path.name for path in release["paths"].values()] == [
-        "COOS7_v1.1_training.hdf5", *(f"COOS7_v1.1_{name}.hdf5" for name in TESTS)
+        "COOS7_v1.1_training.hdf5",
+        *(f"COOS7_v1.1_{name}.hdf5" for name in TESTS),
     ]
     for split, path in release["paths"].items():
         with h5py.File(path) as file:
@@ -186,8 +187,10 @@ def test_intensity_and_nucleus_do_not_tell_the_class(release):
 
 def test_the_other_microscope_has_larger_pixels():
     factors = {name: np.full(4, 1.0, np.float32) for name in single_cells.FACTORS}
-    factors |= {name: np.full(4, value, np.float32) for name, value in
-                {"nucleus_radius": 12, "cell_radius": 26, "magnification": 1}.items()}
+    factors |= {
+        name: np.full(4, value, np.float32)
+        for name, value in {"nucleus_radius": 12, "cell_radius": 26, "magnification": 1}.items()
+    }
     areas = []
     for magnification in (1.0, 0.85):
         factors["magnification"] = np.full(4, magnification, np.float32)
@@ -241,8 +244,14 @@ def test_a_failed_write_leaves_no_file(tmp_path, monkeypatch):
 
 def _run_script(*arguments):
     command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=SCRIPT.parents[1],
-                          env={"PYTHONPATH": str(SCRIPT.parents[1]), "PATH": "/usr/bin:/bin"})
+    return subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=SCRIPT.parents[1],
+        env={"PYTHONPATH": str(SCRIPT.parents[1]), "PATH": "/usr/bin:/bin"},
+    )
 
 
 def test_the_script_writes_a_release_and_lists_the_known_studies(tmp_path):

@@ -25,9 +25,15 @@ def test_equal_to_scikit_learn_on_masked_data(seed):
     confusion = cs.confusion_matrix(labels, predicted, num_classes=5, mask=mask)
     true, found = labels[mask], predicted[mask]
     np.testing.assert_array_equal(confusion, sk.confusion_matrix(true, found, labels=range(5)))
-    np.testing.assert_allclose(cs.sensitivity(confusion), sk.recall_score(true, found, average=None), atol=1e-6)
-    np.testing.assert_allclose(cs.precision(confusion), sk.precision_score(true, found, average=None), atol=1e-6)
-    np.testing.assert_allclose(cs.balanced_error(confusion), 1 - sk.balanced_accuracy_score(true, found), atol=1e-6)
+    np.testing.assert_allclose(
+        cs.sensitivity(confusion), sk.recall_score(true, found, average=None), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        cs.precision(confusion), sk.precision_score(true, found, average=None), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        cs.balanced_error(confusion), 1 - sk.balanced_accuracy_score(true, found), atol=1e-6
+    )
     np.testing.assert_allclose(cs.accuracy(confusion), sk.accuracy_score(true, found), atol=1e-6)
     normalized = probabilities[mask].astype(np.float64)
     loss = sk.log_loss(true, normalized / normalized.sum(1, keepdims=True), labels=range(5))
@@ -145,7 +151,9 @@ def test_growth_says_where_the_lost_sensitivity_went():
     np.testing.assert_allclose(growth.sum(1), 0, atol=1e-6)
     np.testing.assert_allclose(growth[0], [-0.4, 0.0, 0.4], atol=1e-6)
     np.testing.assert_allclose(
-        np.diag(growth), np.asarray(cs.sensitivity(shifted)) - np.asarray(cs.sensitivity(reference)), atol=1e-6
+        np.diag(growth),
+        np.asarray(cs.sensitivity(shifted)) - np.asarray(cs.sensitivity(reference)),
+        atol=1e-6,
     )
     np.testing.assert_allclose(cs.gap(0.3, 0.1), 0.2, atol=1e-6)
 

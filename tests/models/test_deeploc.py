@@ -26,7 +26,9 @@ def test_published_parameter_counts():
 
 def test_published_sizes_of_the_layers():
     model = models.create("deeploc", num_outputs=7)
-    output = jax.eval_shape(lambda: model.init_with_output(jax.random.PRNGKey(0), jnp.ones((3, 60, 60, 2)))[0])
+    output = jax.eval_shape(
+        lambda: model.init_with_output(jax.random.PRNGKey(0), jnp.ones((3, 60, 60, 2)))[0]
+    )
     sizes = {name: array.shape[1:] for name, array in output["features"].items()}
     assert sizes["conv2"] == (60, 60, 64)
     assert sizes["pool1"] == (30, 30, 64)
@@ -91,7 +93,9 @@ def test_forward_pass_equals_a_slow_one(size):
     tree = jax.tree.map(lambda x: (x + 0.2 * generator.random(x.shape)).astype(np.float32), tree)
     output = model.apply(tree, jnp.asarray(images), train=False)
     features, logits = slow_deeploc(jax.tree.map(lambda x: x.astype(np.float64), tree), images)
-    np.testing.assert_allclose(output["features"]["fc2"], features, rtol=1e-4, atol=1e-4 * np.abs(features).max())
+    np.testing.assert_allclose(
+        output["features"]["fc2"], features, rtol=1e-4, atol=1e-4 * np.abs(features).max()
+    )
     np.testing.assert_allclose(output["logits"], logits, rtol=1e-4, atol=1e-4 * np.abs(logits).max())
 
 

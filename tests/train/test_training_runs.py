@@ -36,7 +36,9 @@ def arrays(workdir, step=20, kind="checkpoints"):
     """Every array of a checkpoint by its path."""
     folder = pathlib.Path(workdir, kind, str(step), "arrays").resolve()
     tree = ocp.StandardCheckpointer().restore(folder)
-    return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def assert_bitwise_equal(one, other):
@@ -215,7 +217,10 @@ def test_two_processes_equal_one_with_two_devices(dataset, tmp_path):
     one = arrays(train(dataset, tmp_path / "one_process", devices=2, **SGD))
     for name in (name for name in one if "params" in name):
         np.testing.assert_allclose(one[name], two[name], atol=1e-5, rtol=0, err_msg=name)
-    found, expected = ([(r["split"], r["metric"], r["step"]) for r in rows(tmp_path / w)] for w in ("two_processes", "one_process"))
+    found, expected = (
+        [(r["split"], r["metric"], r["step"]) for r in rows(tmp_path / w)]
+        for w in ("two_processes", "one_process")
+    )
     assert found == expected
     values = [np.array([r["value"] for r in rows(tmp_path / w)]) for w in ("two_processes", "one_process")]
     np.testing.assert_allclose(*values, atol=1e-4)

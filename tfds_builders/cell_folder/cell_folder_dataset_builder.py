@@ -39,7 +39,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         first = image_tree.read_plane(self._tree.entries[0].files[0])
         self._shape, self._dtype = first.shape, first.dtype
         config = tfds.core.BuilderConfig(
-            name=name or pathlib.Path(source).resolve().name, version=self.VERSION, description="A folder of cells."
+            name=name or pathlib.Path(source).resolve().name,
+            version=self.VERSION,
+            description="A folder of cells.",
         )
         kwargs.setdefault("file_format", "array_record")
         super().__init__(config=config, **kwargs)

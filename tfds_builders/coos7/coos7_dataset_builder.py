@@ -83,7 +83,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         source = self._find_source(dl_manager)
         if source is None:
             files = dl_manager.download({s: f"{self._mirror}/COOS7_v1.1_{s}.hdf5" for s in SPLITS})
-            return self._hdf5_splits({split: pathlib.Path(path) for split, path in files.items()}, self._mirror)
+            return self._hdf5_splits(
+                {split: pathlib.Path(path) for split, path in files.items()}, self._mirror
+            )
         files = find_files(source)
         if files:
             return self._hdf5_splits(files, source)
@@ -117,14 +119,17 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         others = sorted(set(cells.columns) - {"id", "plate", "well"})
         images = hdf5_cells.read_images(cells, dtype=self._dtype, channel_order=self._channel_order)
         for row, image in enumerate(images):
-            yield ids[row], {
-                "image": image,
-                "label": int(cells.labels[row]),
-                "id": ids[row],
-                "plate": _column(cells, "plate", row),
-                "well": _column(cells, "well", row),
-                "provenance": json.dumps({name: _column(cells, name, row) for name in others}),
-            }
+            yield (
+                ids[row],
+                {
+                    "image": image,
+                    "label": int(cells.labels[row]),
+                    "id": ids[row],
+                    "plate": _column(cells, "plate", row),
+                    "well": _column(cells, "well", row),
+                    "provenance": json.dumps({name: _column(cells, name, row) for name in others}),
+                },
+            )
 
     def _tree_splits(self, source: pathlib.Path) -> dict[str, Any]:
         tree = image_tree.scan(source, channels=CHANNELS)
@@ -133,7 +138,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             entries[_split_of_folder(source, entry.split)].append(entry)
         empty = [split for split in SPLITS if not entries[split]]
         if empty:
-            raise ValueError(f"{source}: set {empty[0]!r} missing; found {list(tree.splits)}, need {list(SPLITS)}")
+            raise ValueError(
+                f"{source}: set {empty[0]!r} missing; found {list(tree.splits)}, need {list(SPLITS)}"
+            )
         image_tree.check_unique_ids(
             [(_tree_id(s, entry), str(entry.files[0])) for s in SPLITS for entry in entries[s]]
         )
@@ -146,18 +153,25 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             if image.shape != IMAGE_SHAPE:
                 raise ValueError(f"{entry.files[0]}: image is {image.shape}; COOS-7 crops are {IMAGE_SHAPE}")
             identifier = _tree_id(split, entry)
-            yield identifier, {
-                "image": hdf5_cells.exact_cast(image[None], self._dtype, lambda _, e=entry: e.files[0])[0],
-                "label": class_of_folder(entry.class_name, entry.files[0]),
-                "id": identifier,
-                "plate": "",
-                "well": "",
-                "provenance": json.dumps({"file": str(entry.files[0].name)}),
-            }
+            yield (
+                identifier,
+                {
+                    "image": hdf5_cells.exact_cast(image[None], self._dtype, lambda _, e=entry: e.files[0])[
+                        0
+                    ],
+                    "label": class_of_folder(entry.class_name, entry.files[0]),
+                    "id": identifier,
+                    "plate": "",
+                    "well": "",
+                    "provenance": json.dumps({"file": str(entry.files[0].name)}),
+                },
+            )
 
     def _describe(self, counts: dict[str, int], *, source: Any, simulated: bool) -> None:
         """Record where the data came from, and say when a real release has other counts than the paper."""
-        differences = {s: [counts[s], n] for s, n in PUBLISHED_COUNTS.items() if counts[s] != n and not simulated}
+        differences = {
+            s: [counts[s], n] for s, n in PUBLISHED_COUNTS.items() if counts[s] != n and not simulated
+        }
         for split, (found, published) in differences.items():
             logging.warning("COOS-7 %s: %d images; Lu et al. 2019, Table 2 has %d", split, found, published)
         self.info.metadata.update(
@@ -178,7 +192,9 @@ def find_files(source: pathlib.Path) -> dict[str, pathlib.Path]:
         if not match:
             continue
         if match["split"] in files:
-            raise ValueError(f"{source}: both {files[match['split']].name} and {path.name}; keep one of the two")
+            raise ValueError(
+                f"{source}: both {files[match['split']].name} and {path.name}; keep one of the two"
+            )
         files[match["split"]] = path
     missing = [split for split in SPLITS if split not in files]
     if files and missing:

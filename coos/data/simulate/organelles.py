@@ -121,7 +121,7 @@ def smooth_field(rng: np.random.Generator, spacing: Array) -> Array:
     return weights[0] @ normal(rng, len(spacing), nodes, nodes) @ weights[1].swapaxes(1, 2)
 
 
-def draw_spots(cells: Cells, y: Array, x: Array, *, sigma: Array, amplitude: Array) -> Array:
+def draw_spots(cells: Cells, y: Array, x: Array, *, sigma: Array | np.float32, amplitude: Array) -> Array:
     """Sum Gaussian spots at y, x (cells, spots) px from the centre; sigma, amplitude broadcast to them."""
     zoom = cells.magnification[:, None]
     width = (zoom * np.broadcast_to(sigma, y.shape))[..., None]
@@ -131,9 +131,7 @@ def draw_spots(cells: Cells, y: Array, x: Array, *, sigma: Array, amplitude: Arr
     return np.matmul(rows.swapaxes(1, 2), columns)
 
 
-def place_spots(
-    rng: np.random.Generator, cells: Cells, angles: Array, outward: Array
-) -> tuple[Array, Array]:
+def place_spots(rng: np.random.Generator, cells: Cells, angles: Array, outward: Array) -> tuple[Array, Array]:
     """Return y, x of spots in the cytoplasm: `outward` 0 is at the nucleus and 1 at the margin, by area."""
     inner = radius_at(cells.nucleus, angles) + 1
     outer = np.maximum(radius_at(cells.cell, angles) - 2, inner + 1)
@@ -180,8 +178,9 @@ def mitochondria(rng: np.random.Generator, cells: Cells, factors: Mapping[str, A
     weight = _keep(30 * factors["puncta_count"], most) * np.exp(0.3 * normal(rng, *angles.shape))
     weight = weight[..., None] * (np.arange(steps) < length[..., None])
     flat = (len(angles), -1)
-    net = draw_spots(cells, y.reshape(flat), x.reshape(flat), sigma=np.float32(0.9),
-                     amplitude=0.5 * weight.reshape(flat))
+    net = draw_spots(
+        cells, y.reshape(flat), x.reshape(flat), sigma=np.float32(0.9), amplitude=0.5 * weight.reshape(flat)
+    )
     return net * cytoplasm(cells, nuclear=0.1)
 
 
@@ -200,8 +199,13 @@ def golgi(rng: np.random.Generator, cells: Cells, factors: Mapping[str, Array]) 
     weight *= np.exp(0.4 * normal(rng, *angles.shape))
     weight = weight[..., None] * (np.arange(steps) < np.maximum(length, 1)[..., None])
     flat = (len(angles), -1)
-    stacks = draw_spots(cells, y.reshape(flat), x.reshape(flat), sigma=np.float32(1.1),
-                        amplitude=(0.3 + 0.3 * broken) * weight.reshape(flat))
+    stacks = draw_spots(
+        cells,
+        y.reshape(flat),
+        x.reshape(flat),
+        sigma=np.float32(1.1),
+        amplitude=(0.3 + 0.3 * broken) * weight.reshape(flat),
+    )
     return stacks * inside(cells.cell_depth) * (1 - 0.6 * inside(cells.nucleus_depth))
 
 
@@ -266,8 +270,12 @@ def nuclei(rng: np.random.Generator, cells: Cells) -> Array:
     angles = _angles(rng, cells, count)
     radius = 0.8 * radius_at(cells.nucleus, angles) * np.sqrt(rng.random(angles.shape, dtype=np.float32))
     amplitude = np.where(np.arange(count) < 3, -0.5, 0.35) * rng.random(angles.shape, dtype=np.float32)
-    spots = draw_spots(cells, radius * np.sin(angles), radius * np.cos(angles),
-                       sigma=np.where(np.arange(count) < 3, 2.2, 1.3).astype(np.float32),
-                       amplitude=amplitude.astype(np.float32))
+    spots = draw_spots(
+        cells,
+        radius * np.sin(angles),
+        radius * np.cos(angles),
+        sigma=np.where(np.arange(count) < 3, 2.2, 1.3).astype(np.float32),
+        amplitude=amplitude.astype(np.float32),
+    )
     texture = 0.75 + 0.1 * smooth_field(rng, 3 * cells.magnification) + spots
     return np.maximum(texture, 0.1) * inside(cells.nucleus_depth, softness=0.9)

@@ -61,19 +61,42 @@ FACTORS = {
 }
 # Multiples of the median. Border wells dry out: thinner cells, dimmer signal, more background (test2).
 BORDER = {
-    "gain": 0.85, "background": 1.5, "expression": 0.7, "haze": 1.4, "blur": 1.15, "cell_radius": 0.94,
-    "puncta_count": 0.88, "golgi_fragmentation": 1.12, "endosome_diffuseness": 1.2,
+    "gain": 0.85,
+    "background": 1.5,
+    "expression": 0.7,
+    "haze": 1.4,
+    "blur": 1.15,
+    "cell_radius": 0.94,
+    "puncta_count": 0.88,
+    "golgi_fragmentation": 1.12,
+    "endosome_diffuseness": 1.2,
 }
 MONTHS_LATER = {
-    "gain": 0.8, "background": 1.4, "haze": 1.3, "blur": 1.1, "puncta_size": 0.95, "expression": 0.85,
-    "tubule_length": 0.85, "golgi_fragmentation": 2.0, "endosome_diffuseness": 1.75,
+    "gain": 0.8,
+    "background": 1.4,
+    "haze": 1.3,
+    "blur": 1.1,
+    "puncta_size": 0.95,
+    "expression": 0.85,
+    "tubule_length": 0.85,
+    "golgi_fragmentation": 2.0,
+    "endosome_diffuseness": 1.75,
 }
 OTHER_MICROSCOPE = {
-    "gain": 1.7, "offset": 1.5, "background": 2.0, "uneven": 3.0, "blur": 1.2, "shot_noise": 1.6,
-    "read_noise": 1.6, "magnification": 0.85, "endosome_size": 1.25, "golgi_fragmentation": 2.0,
-    "endosome_gathering": 4.2, "endosome_diffuseness": 0.9,
+    "gain": 1.7,
+    "offset": 1.5,
+    "background": 2.0,
+    "uneven": 3.0,
+    "blur": 1.2,
+    "shot_noise": 1.6,
+    "read_noise": 1.6,
+    "magnification": 0.85,
+    "endosome_size": 1.25,
+    "golgi_fragmentation": 2.0,
+    "endosome_gathering": 4.2,
+    "endosome_diffuseness": 0.9,
 }
-PLATE_SHIFTS = ({},) * 4 + (MONTHS_LATER,) * 2 + (OTHER_MICROSCOPE,)
+PLATE_SHIFTS: tuple[dict[str, float], ...] = ({},) * 4 + (MONTHS_LATER,) * 2 + (OTHER_MICROSCOPE,)
 
 
 class Split(NamedTuple):
@@ -111,10 +134,15 @@ def lay_out_plates(seed: int) -> Array:
     layouts = []
     for _ in PLATE_SHIFTS:
         inner, outer = (rng.permutation(np.flatnonzero(side)) for side in (~border, border))
-        layouts.append(np.concatenate([
-            inner[: len(CLASSES) * INTERIOR_WELLS].reshape(len(CLASSES), -1),
-            outer[: len(CLASSES) * BORDER_WELLS].reshape(len(CLASSES), -1),
-        ], axis=1))
+        layouts.append(
+            np.concatenate(
+                [
+                    inner[: len(CLASSES) * INTERIOR_WELLS].reshape(len(CLASSES), -1),
+                    outer[: len(CLASSES) * BORDER_WELLS].reshape(len(CLASSES), -1),
+                ],
+                axis=1,
+            )
+        )
     return np.stack(layouts)
 
 
@@ -230,7 +258,9 @@ def simulate_split(
     """Simulate one file: `data` uint16 (N, 2, 64, 64), `labels` uint8 (N,), `plate` and `well` bytes (N,)."""
     sizes = split_sizes(split, cells_per_class=cells_per_class, seed=seed)
     effects, total = well_effects(seed), int(sizes.sum())
-    release = {name: np.empty(total, dtype) for name, dtype in (("labels", "u1"), ("plate", "S3"), ("well", "S3"))}
+    release = {
+        name: np.empty(total, dtype) for name, dtype in (("labels", "u1"), ("plate", "S3"), ("well", "S3"))
+    }
     release["data"] = np.empty((total, 2, SIZE, SIZE), np.uint16)
 
     def fill(job: _Job) -> int:
@@ -251,7 +281,11 @@ def simulate_split(
 
 
 def write_release(
-    out: str | os.PathLike[str], *, cells_per_class: int, seed: int = 0, progress: bool = False,
+    out: str | os.PathLike[str],
+    *,
+    cells_per_class: int,
+    seed: int = 0,
+    progress: bool = False,
     overwrite: bool = False,
 ) -> dict[str, pathlib.Path]:
     """Write the five HDF5 files of a release into the folder `out` and return split -> path.
