@@ -3,7 +3,8 @@
     python experiments/evaluate.py --workdir=runs/modern
     python experiments/evaluate.py --workdir=runs/modern --directory=data/cell_folder/mine/1.0.0 --sets=test
 
-Writes predictions/<set>.npz and result rows to the work directory and prints a table.
+Writes predictions/<set>.npz and result rows to the work directory and prints a table. Predictions of another
+dataset go to other_datasets/<name>/ in the work directory, so that they never replace those of the run's own.
 """
 
 import pathlib
@@ -35,6 +36,7 @@ def evaluate(workdir: pathlib.Path, *, directory: str | None, sets: list[str] | 
     classification.refuse_other_images(record["dataset"], sources.describe(directory), where=str(workdir))
     predict = classification.make_predict(classifier, num_crops=config.evaluation.crops)
     replicated = pipeline.replicate(variables)
+    place = predictions_folder(workdir, record["dataset"], sources.describe(directory))
     rows = []
     for name in sets or config.evaluation.sets:
         source = sources.load(directory, name, cache_dir=config.data.cache_dir or None)
@@ -42,7 +44,7 @@ def evaluate(workdir: pathlib.Path, *, directory: str | None, sets: list[str] | 
         found = evaluator.predict(predict, replicated, source, batch_size=size, progress=name)
         if not np.isfinite(found.probabilities).all():
             raise ValueError(f"{workdir}, set {name}: probabilities are not finite; did training diverge?")
-        work.save_predictions(workdir, name, found)
+        work.save_predictions(place, name, found)
         labels = {
             **classification.row_labels(config, source.dataset),
             "split": name,
@@ -57,6 +59,15 @@ def evaluate(workdir: pathlib.Path, *, directory: str | None, sets: list[str] | 
     rows.append({**best, "metric": "best_step", "value": step, "n": None, "step": step})
     work.replace_rows(workdir / "results.jsonl", rows)
     return rows
+
+
+def predictions_folder(
+    workdir: pathlib.Path, trained: dict[str, Any], judged: dict[str, Any]
+) -> pathlib.Path:
+    """The work directory for the dataset that the run was trained on, a folder inside it for any other."""
+    if (trained["name"], trained["version"]) == (judged["name"], judged["version"]):
+        return workdir
+    return workdir / "other_datasets" / judged["name"].replace("/", "_")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
