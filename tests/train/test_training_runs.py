@@ -253,3 +253,29 @@ def test_wrong_settings_say_what_to_change(overrides, devices, message, dataset,
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_loses_nothing_but_unsaved_steps(dataset, uninterrupted, tmp_path):
+    """Kill -9 again and again, a little later each time, saving at every step; then finish."""
+    workdir = tmp_path / "killed"
+    arguments = train_arguments(dataset, workdir)
+    reached = []
+    for tenths in range(20, 120, 7):
+        process = subprocess.Popen(
+            command("train.py", *arguments, "--config.checkpoint_every=1"),
+            cwd=REPOSITORY,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(tenths / 10)
+        process.kill()
+        process.wait()
+        names = [path.name for path in (workdir / "checkpoints").glob("*")]
+        reached.append(max((int(name) for name in names if name.isdigit()), default=0))
+    assert reached == sorted(reached), "a kill lost saved steps"
+    assert len(set(reached)) > 2, "no kill hit the run while it was training"
+    train(dataset, workdir)
+    assert_bitwise_equal(arrays(workdir), arrays(uninterrupted))
+    assert rows(workdir) == rows(uninterrupted)
