@@ -7,6 +7,7 @@ Other networks and sizes: --config=configs/coos7/modern.py --config.model.width=
 simulated in memory: their content does not matter for speed.
 """
 
+import dataclasses
 import pathlib
 import statistics
 import sys
@@ -23,7 +24,7 @@ from coos import console, optim
 from coos import workdir as work
 from coos.data import pipeline, simulate
 from coos.data.source import Source
-from coos.train import classification, loop, steps
+from coos.train import classification, loop
 from coos.train import state as states
 
 DEFAULT = str(pathlib.Path(__file__).parent.parent / "configs" / "coos7" / "quickstart.py")
@@ -70,55 +71,54 @@ def measure_training(config, folder: pathlib.Path) -> dict[str, float]:
     optimizer = optim.create(config.optimizer, num_steps=config.num_steps)
     host = states.create(classifier.init, optimizer, seed=0)
     when = classification.plan(config)
-    train_chunk = steps.make_train_chunk(
-        classifier.loss, optimizer, accumulation_steps=config.accumulation_steps
-    )
     resident = pipeline.fits_on_device(source, mode=config.data.mode)
-    images = pipeline.replicate({"image": source.gather(np.arange(len(source)))}) if resident else {}
+    step = classification.make_step(classifier, optimizer, source if resident else None)
+    number = max(2, _STEPS.value // when.per_dispatch)
 
     def chunks(count: int) -> Iterator[pipeline.Chunk]:
         iterator = pipeline.index_iterator(len(source), batch_size=config.batch_size, seed=0)
         lengths = iter([when.per_dispatch] * count)
         return pipeline.chunks(iterator, source, lengths=lengths, resident=resident)
 
-    number = max(2, _STEPS.value // when.per_dispatch)
     (fixed,) = chunks(1)
-    jax.block_until_ready(train_chunk(pipeline.replicate(host), images, fixed.batch))
+    jax.block_until_ready(step(pipeline.replicate(host), fixed.batch))
 
-    def step() -> float:
+    def bare_step() -> float:
         state = pipeline.replicate(host)
         began = time.perf_counter()
         for _ in range(number):
-            state, _ = train_chunk(state, images, fixed.batch)
+            state, _ = step(state, fixed.batch)
         jax.block_until_ready(state)
         return number * when.per_dispatch * config.batch_size / (time.perf_counter() - began)
 
     def whole_loop() -> float:
-        with tempfile.TemporaryDirectory(dir=folder) as workdir:
-            return run_loop(pathlib.Path(workdir))
-
-    def run_loop(workdir: pathlib.Path) -> float:
         total = (number + 2) * when.per_dispatch
-        plan = loop.Plan(total, when.per_dispatch, total - when.per_dispatch, 10**9, 10**9, 1, "none")
-        quiet = loop.Plan(**{**plan.__dict__, "log_every": when.per_dispatch})
-        loop.fit(
-            pipeline.replicate(host),
-            train_chunk=train_chunk,
-            resident=images,
-            chunks=pipeline.prefetch(chunks(number + 2)),
-            plan=quiet,
-            evaluate=lambda state: {"none": 0.0},
-            ids=source.ids,
-            batch_size=config.batch_size,
-            best=loop.Best(),
-            workdir=workdir,
-            labels={"study": "benchmark", "run": "train", "dataset": "simulated", "seed": 0},
+        plan = dataclasses.replace(
+            when,
+            num_steps=total,
+            log_every=when.per_dispatch,
+            evaluate_every=total,
+            checkpoint_every=total,
+            select="none",
         )
-        rows = work.read_rows(workdir / "results.jsonl")
+        labels = {"study": "benchmark", "run": "train", "dataset": "simulated", "seed": 0}
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            workdir = pathlib.Path(place)
+            loop.fit(
+                pipeline.replicate(host),
+                step=step,
+                chunks=pipeline.prefetch(chunks(number + 2)),
+                plan=plan,
+                evaluate=lambda state: {"none": 0.0},
+                recorder=loop.Recorder(workdir, plan, start=0, batch_size=config.batch_size, labels=labels),
+                ids=source.ids,
+                best=loop.Best(),
+            )
+            rows = work.read_rows(workdir / "results.jsonl")
         rates = [row["value"] for row in rows if row["metric"] == "images_per_second"]
         return statistics.harmonic_mean(rates[1:])  # the first one has the start in it
 
-    return in_turns({"step": step, "loop": whole_loop})
+    return in_turns({"step": bare_step, "loop": whole_loop})
 
 
 def measure_input(config, folder: pathlib.Path) -> dict[str, float]:

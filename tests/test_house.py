@@ -17,7 +17,8 @@ FLOORS = [
     {"registry", "losses", "optim", "splits", "workdir", "metrics", "console"},
     {"data"},
     {"models"},
-    {"evaluators", "train"},
+    {"train"},
+    {"evaluators"},
     {"report"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}

@@ -1,69 +1,25 @@
-"""Judge class probabilities: every metric of `coos.metrics.covariate_shift` on one set."""
+"""Judge a trained classifier: its best step on each of its sets, every covariate-shift metric as result rows."""
 
-from collections.abc import Callable
+import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
-from tqdm import tqdm
 
+from coos import workdir as work
 from coos.data import pipeline
-from coos.data.source import Source
+from coos.data import source as sources
 from coos.metrics import covariate_shift
+from coos.train import classification
+from coos.train.predict import predict
+from coos.train.record import refuse_other_images
 from coos.workdir import Predictions
 
-
-def predict(
-    predict_batch: Callable[[Any, dict[str, Any]], jax.Array],
-    variables: Any,
-    source: Source,
-    *,
-    batch_size: int,
-    progress: str | None = None,
-) -> Predictions:
-    """Class probabilities of every example of `source`, in its order.
-
-    `predict_batch(variables, batch)` is a compiled step over all local devices. With `progress`, a bar of that
-    name is shown. Every process returns the predictions of all.
-    """
-    probabilities, examples = [], []
-    batches = pipeline.prefetch(pipeline.evaluation_batches(source, batch_size=batch_size))
-    total = -(-len(source) // (batch_size * jax.process_count()))
-    for numbers, batch in tqdm(batches, total=total, desc=progress, disable=None if progress else True):
-        output = predict_batch(variables, batch)
-        rows = np.concatenate([np.asarray(shard.data) for shard in output.addressable_shards])
-        probabilities.append(rows.reshape(-1, rows.shape[-1])[: len(numbers)])
-        examples.append(numbers)
-    ordered = _collect(np.concatenate(examples), np.concatenate(probabilities), len(source))
-    return Predictions(source.ids, source.labels, ordered)
+_scores = jax.jit(covariate_shift.scores)
 
 
-def _collect(examples: np.ndarray, rows: np.ndarray, total: int) -> np.ndarray:
-    """Rows of all processes, in the order of the examples."""
-    everything = np.full((total, rows.shape[1]), np.nan, np.float32)
-    everything[examples] = rows
-    if jax.process_count() > 1:
-        everything = np.nanmin(multihost_utils.process_allgather(everything), axis=0)
-    return everything
-
-
-@jax.jit
-def _scores(labels: jax.Array, probabilities: jax.Array) -> dict[str, jax.Array]:
-    num_classes = probabilities.shape[-1]
-    confusion = covariate_shift.confusion_matrix(labels, probabilities.argmax(-1), num_classes=num_classes)
-    return {
-        "balanced_error": covariate_shift.balanced_error(confusion),
-        "accuracy": covariate_shift.accuracy(confusion),
-        "cross_entropy": covariate_shift.cross_entropy(labels, probabilities),
-        "expected_calibration_error": covariate_shift.expected_calibration_error(labels, probabilities),
-        "absent_classes": covariate_shift.absent_classes(confusion),
-        "sensitivity": covariate_shift.sensitivity(confusion),
-        "precision": covariate_shift.precision(confusion),
-    }
-
-
-def score(predictions: Predictions, *, class_names: tuple[str, ...]) -> dict[str, float]:
+def score(predictions: Predictions, *, class_names: Sequence[str]) -> dict[str, float]:
     """{metric: value}: overall metrics, then `sensitivity/<class>` and `precision/<class>`; NaN if undefined."""
     if len(class_names) != predictions.probabilities.shape[-1]:
         raise ValueError(
@@ -76,3 +32,44 @@ def score(predictions: Predictions, *, class_names: tuple[str, ...]) -> dict[str
         for name in ("sensitivity", "precision")
         for class_name, value in zip(class_names, found[name], strict=True)
     }
+
+
+def evaluate(
+    workdir: pathlib.Path, *, directory: str | None = None, sets: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Predict and score sets with the best step of a run; write predictions and rows, return the rows.
+
+    `directory` is another built dataset with the same channels, classes and image shape (default: the run's
+    own); `sets` are its splits (default: the config's). Predictions of another dataset go to
+    `other_datasets/<name>/`, so that they never replace those of the run's own.
+    """
+    classifier, variables, record = classification.load_best(workdir)
+    config, trained = classifier.config, record["dataset"]
+    directory = directory or trained["directory"]
+    judged = sources.describe(directory)
+    refuse_other_images(trained, judged, where=str(workdir))
+    compiled = classification.make_predict(classifier, num_crops=config.evaluation.crops)
+    replicated, place = pipeline.replicate(variables), _predictions_folder(workdir, trained, judged)
+    labels = {**classification.row_labels(config, judged), "fold": None, "step": record["best"]["step"]}
+    rows = []
+    for name in sets or config.evaluation.sets:
+        source = sources.load(directory, name, cache_dir=config.data.cache_dir or None)
+        found = predict(compiled, replicated, source, batch_size=config.evaluation.batch_size, progress=name)
+        if not np.isfinite(found.probabilities).all():
+            raise ValueError(f"{workdir}, set {name}: probabilities are not finite; did training diverge?")
+        work.save_predictions(place, name, found)
+        values = score(found, class_names=source.class_names)
+        rows += [
+            {**labels, "split": name, "metric": k, "value": v, "n": len(source)} for k, v in values.items()
+        ]
+    best = {"split": "validation", "metric": "best_step", "value": labels["step"], "n": None}
+    work.replace_rows(workdir / "results.jsonl", [*rows, {**labels, **best}])
+    return rows
+
+
+def _predictions_folder(
+    workdir: pathlib.Path, trained: dict[str, Any], judged: dict[str, Any]
+) -> pathlib.Path:
+    if (trained["name"], trained["version"]) == (judged["name"], judged["version"]):
+        return workdir
+    return workdir / "other_datasets" / judged["name"].replace("/", "_")

@@ -126,6 +126,22 @@ def expected_calibration_error(
     return _ratio(jnp.abs(difference).sum(), keep.sum())
 
 
+def scores(labels: ArrayLike, probabilities: ArrayLike, *, mask: ArrayLike | None = None) -> dict[str, Array]:
+    """All of the above for class probabilities (N, K): scalars, and sensitivity and precision (K,)."""
+    labels, probabilities = jnp.asarray(labels), jnp.asarray(probabilities)
+    predicted = probabilities.argmax(-1)
+    confusion = confusion_matrix(labels, predicted, num_classes=probabilities.shape[-1], mask=mask)
+    return {
+        "balanced_error": balanced_error(confusion),
+        "accuracy": accuracy(confusion),
+        "cross_entropy": cross_entropy(labels, probabilities, mask=mask),
+        "expected_calibration_error": expected_calibration_error(labels, probabilities, mask=mask),
+        "absent_classes": absent_classes(confusion),
+        "sensitivity": sensitivity(confusion),
+        "precision": precision(confusion),
+    }
+
+
 def gap(value: ArrayLike, reference: ArrayLike) -> Array:
     """value - reference: what a shift costs when both are errors (positive = worse than the reference set)."""
     return jnp.asarray(value) - jnp.asarray(reference)

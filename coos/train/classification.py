@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 from absl import logging
 from jax.experimental import multihost_utils
 
@@ -20,21 +21,13 @@ from coos import workdir as work
 from coos.data import pipeline, preprocess
 from coos.data import source as sources
 from coos.data.source import Source
-from coos.evaluators import classification as evaluator
-from coos.train import loop, steps
+from coos.metrics import covariate_shift
+from coos.train import loop, record, steps
 from coos.train import state as states
 from coos.train.checkpoint import Checkpoints
+from coos.train.predict import predict
 from coos.train.state import TrainState
 
-# A run may be resumed with other values of these; everything else changes what it computes.
-FREE_FIELDS = (
-    "data.directory",
-    "data.cache_dir",
-    "report",
-    "log_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-)
 OWN_MODEL_FIELDS = ("name", "dtype", "cross_device_norm")
 
 
@@ -175,64 +168,12 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise ValueError(f"{name}={config[name]}: must be at least 1")
 
 
-def record_run(
-    config: ml_collections.ConfigDict, classifier: Classifier, dataset: dict[str, Any], workdir
-) -> None:
-    """Write config.json, or check that the one there describes the same run.
-
-    Raises:
-        ValueError: the work directory holds a run of another config; the message lists the differences.
-    """
-    path = workdir / "config.json"
-    settings = config.to_dict()
-    if path.exists():
-        recorded = work.read_json(path)
-        _refuse_differences(path, _flat(recorded["config"]), _flat(work.plain(settings)))
-        refuse_other_images(recorded["dataset"], dataset, where=str(path))
-    elif jax.process_index() == 0:
-        record = {"config": settings, "dataset": dataset, "constants": classifier.constants}
-        work.write_json(
-            path, {**record, "versions": work.versions(), "devices": [str(d) for d in jax.devices()]}
-        )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
-
-
-def _refuse_differences(path: pathlib.Path, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
-    names = sorted(set(recorded) | set(wanted))
-    different = [
-        f"{name}: {recorded.get(name)!r} there, {wanted.get(name)!r} now"
-        for name in names
-        if recorded.get(name) != wanted.get(name)
-        and not any(name == f or name.startswith(f"{f}.") for f in FREE_FIELDS)
-    ]
-    if different:
-        raise ValueError(
-            f"{path} is of a run with another config: {'; '.join(different)}. Use a new --workdir"
-        )
-
-
-def refuse_other_images(recorded: dict[str, Any], found: dict[str, Any], *, where: str) -> None:
-    """Raise ValueError unless both data sets have the same channels (in order), classes and image shape."""
-    for name in ("channels", "class_names", "image_shape"):
-        if list(recorded[name]) != list(found[name]):
-            raise ValueError(
-                f"{where}: trained with {name} {list(recorded[name])}, but {found['directory']} has {list(found[name])}"
-            )
-
-
 def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
     """Run (or resume) the training of a config; True when its end was reached, False after a stop signal."""
     check(config)
     training, validation = load_splits(config, workdir)
     classifier = build(config, training)
-    record_run(config, classifier, training.dataset, workdir)
+    record.write(workdir, config, training.dataset, classifier.constants)
     optimizer = optim.create(config.optimizer, num_steps=config.num_steps)
     fresh = states.create(classifier.init, optimizer, seed=config.seed)
     iterator = pipeline.index_iterator(len(training), batch_size=config.batch_size, seed=config.seed)
@@ -245,26 +186,32 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
         len(validation),
         int(host.step),
     )
-    when = plan(config)
+    when, start = plan(config), int(host.step)
     resident = pipeline.fits_on_device(training, mode=config.data.mode)
-    lengths = when.lengths(int(host.step))
-    chunks = pipeline.chunks(iterator, training, lengths=lengths, resident=resident)
+    chunks = pipeline.chunks(iterator, training, lengths=when.lengths(start), resident=resident)
+    labels = row_labels(config, training.dataset)
     _, finished = loop.fit(
         pipeline.replicate(host),
-        train_chunk=steps.make_train_chunk(
-            classifier.loss, optimizer, accumulation_steps=config.accumulation_steps
-        ),
-        resident=pipeline.replicate({"image": training.gather(np.arange(len(training)))}) if resident else {},
+        step=make_step(classifier, optimizer, training if resident else None),
         chunks=pipeline.prefetch(chunks),
         plan=when,
         evaluate=_validator(classifier, validation),
+        recorder=loop.Recorder(workdir, when, start=start, batch_size=config.batch_size, labels=labels),
         ids=training.ids,
-        batch_size=config.batch_size,
         best=best,
-        workdir=workdir,
-        labels=row_labels(config, training.dataset),
     )
     return finished
+
+
+def make_step(
+    classifier: Classifier, optimizer: optax.GradientTransformation, resident: Source | None
+) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, Any]]]:
+    """The compiled training step (state, batches) -> (state, metrics); images of `resident` stay on the device."""
+    pieces = classifier.config.accumulation_steps
+    train_chunk = steps.make_train_chunk(classifier.loss, optimizer, accumulation_steps=pieces)
+    images = {} if resident is None else {"image": resident.gather(np.arange(len(resident)))}
+    on_device = pipeline.replicate(images)
+    return lambda state, batches: train_chunk(state, on_device, batches)
 
 
 def row_labels(config: ml_collections.ConfigDict, dataset: dict[str, Any]) -> dict[str, Any]:
@@ -294,14 +241,15 @@ def make_predict(classifier: Classifier, *, num_crops: int) -> Callable[..., jax
 def _validator(classifier: Classifier, validation: Source) -> Callable[[TrainState], dict[str, float]]:
     """A function that scores a state on the validation part."""
     config = classifier.config
-    predict = make_predict(classifier, num_crops=config.evaluation.validation_crops)
+    compiled = make_predict(classifier, num_crops=config.evaluation.validation_crops)
+    scores = jax.jit(covariate_shift.scores)
     names = ("balanced_error", "accuracy", "cross_entropy")
 
     def evaluate(state: TrainState) -> dict[str, float]:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        found = evaluator.predict(predict, variables, validation, batch_size=config.evaluation.batch_size)
-        values = evaluator.score(found, class_names=validation.class_names)
-        return {"n": len(validation), **{name: values[name] for name in names}}
+        found = predict(compiled, variables, validation, batch_size=config.evaluation.batch_size)
+        values = scores(found.labels, found.probabilities)
+        return {"n": len(validation), **{name: float(values[name]) for name in names}}
 
     return evaluate
 
@@ -311,9 +259,9 @@ def load_best(workdir: pathlib.Path) -> tuple[Classifier, Any, dict[str, Any]]:
 
     Raises ValueError when the work directory holds no trained run.
     """
-    record = work.read_json(workdir / "config.json")
-    config = ml_collections.ConfigDict(record["config"])
-    classifier = make_classifier(config, record["dataset"], record["constants"])
+    found = work.read_json(workdir / "config.json")
+    config = ml_collections.ConfigDict(found["config"])
+    classifier = make_classifier(config, found["dataset"], found["constants"])
     like = jax.eval_shape(classifier.init, jax.random.PRNGKey(0))
     host = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
     with Checkpoints(workdir / "best", keep=1) as checkpoints:
@@ -322,4 +270,4 @@ def load_best(workdir: pathlib.Path) -> tuple[Classifier, Any, dict[str, Any]]:
         raise ValueError(
             f"{workdir}: no evaluated step yet; run experiments/train.py with this --workdir first"
         )
-    return classifier, restored.tree, {**record, "best": restored.record}
+    return classifier, restored.tree, {**found, "best": restored.record}

@@ -1,6 +1,6 @@
 """The training loop. It knows steps, evaluations, checkpoints and signals, and no task.
 
-What one step does is `train_chunk`; what is measured is `evaluate(state) -> {metric: value}`. The loop
+What a chunk of steps does is `step(state, batches)`; what is measured is `evaluate(state) -> {metric: value}`. The loop
 dispatches the next chunk before it reads the last one's losses, so the device never waits for the host.
 """
 
@@ -64,11 +64,15 @@ class Plan:
 
 
 class Recorder:
-    """Result rows, TensorBoard scalars and the progress bar; only the first process writes."""
+    """Result rows, TensorBoard scalars and the progress bar; only the first process writes.
+
+    `labels` are the fields that every result row carries (study, run, dataset, seed).
+    """
 
     def __init__(
         self, workdir: pathlib.Path, plan: Plan, *, start: int, batch_size: int, labels: dict[str, Any]
     ):
+        self.workdir = workdir
         self._rows, self._labels, self._batch_size = workdir / "results.jsonl", labels, batch_size
         self._first = jax.process_index() == 0
         if self._first:
@@ -121,7 +125,10 @@ class Recorder:
         """Show values on the progress bar."""
         self._bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()}, refresh=False)
 
-    def close(self) -> None:
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
         """Close the bar and flush the scalars."""
         self._bar.close()
         if self._first:
@@ -184,68 +191,63 @@ class Best:
 def fit(
     state: TrainState,
     *,
-    train_chunk: Callable[..., Any],
-    resident: dict[str, Any],
+    step: Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, Any]]],
     chunks: Iterator[pipeline.Chunk],
     plan: Plan,
     evaluate: Callable[[TrainState], dict[str, float]],
+    recorder: Recorder,
     ids: np.ndarray,
-    batch_size: int,
     best: Best,
-    workdir: pathlib.Path,
-    labels: dict[str, Any],
 ) -> tuple[TrainState, bool]:
     """Train a replicated state to the end of the plan, or until a signal asks to stop.
 
-    Returns the state and whether the end was reached. On a signal the state is saved first. `labels` are the
-    fields that every result row carries (study, run, dataset, seed).
+    `step(state, batches)` runs the steps of one chunk. Returns the state and whether the end was reached. On
+    a signal the state is saved first. `ids` are those of the training examples, for error messages.
     """
-    step = int(to_host(state.step))
-    recorder = Recorder(workdir, plan, start=step, batch_size=batch_size, labels=labels)
-    waiting: collections.deque[tuple[int, pipeline.Chunk, dict[str, Any]]] = collections.deque()
+    done = int(to_host(state.step))
+    losses = _Losses(recorder, plan, ids)
+    folder = recorder.workdir / "checkpoints"
+    with Checkpoints(folder, keep=plan.keep_checkpoints) as checkpoints, stop_requests() as stop, recorder:
+        for chunk in chunks:
+            state, metrics = step(state, chunk.batch)
+            done += len(chunk.examples)
+            losses.add(done, chunk, metrics)
+            stopping = stop()
+            if plan.due(done, plan.evaluate_every):
+                losses.settle()
+                _evaluate(state, done, evaluate=evaluate, plan=plan, best=best, recorder=recorder)
+            if stopping or plan.due(done, plan.checkpoint_every):
+                losses.settle()
+                record = {"iterator": chunk.iterator_state, "best": dataclasses.asdict(best)}
+                checkpoints.save(done, to_host(state), record)
+            if stopping and done < plan.num_steps:
+                logging.warning("stopped by a signal after step %d; the same command resumes there", done)
+                return state, False
+    return state, True
 
-    def settle(keep: int) -> None:
-        """Read the losses of finished chunks, all but the newest `keep`."""
-        while len(waiting) > keep:
-            last, chunk, metrics = waiting.popleft()
+
+class _Losses:
+    """Metrics of dispatched chunks: read one chunk late, so that reading never makes the device wait."""
+
+    def __init__(self, recorder: Recorder, plan: Plan, ids: np.ndarray):
+        self._recorder, self._plan, self._ids = recorder, plan, ids
+        self._waiting: collections.deque[tuple[int, pipeline.Chunk, dict[str, Any]]] = collections.deque()
+
+    def add(self, last_step: int, chunk: pipeline.Chunk, metrics: dict[str, Any]) -> None:
+        """Take the metrics of a chunk that was just dispatched, and read those of the one before."""
+        self._waiting.append((last_step, chunk, metrics))
+        self.settle(keep=1)
+
+    def settle(self, *, keep: int = 0) -> None:
+        """Read, check and record what is waiting, all but the newest `keep` chunks."""
+        while len(self._waiting) > keep:
+            last, chunk, metrics = self._waiting.popleft()
             losses = _local_losses(metrics.pop("example_loss"))
             values = to_host(metrics)
-            check_finite(losses, chunk.examples, last_step=last, ids=ids, workdir=workdir)
-            recorder.advance(len(losses))
-            _log(recorder, values, last=last, every=plan.log_every)
-
-    with (
-        Checkpoints(workdir / "checkpoints", keep=plan.keep_checkpoints) as checkpoints,
-        stop_requests() as stop,
-    ):
-        try:
-            for chunk in chunks:
-                state, metrics = train_chunk(state, resident, chunk.batch)
-                step += chunk.examples.shape[0]
-                waiting.append((step, chunk, metrics))
-                settle(keep=1)
-                stopping = stop()
-                if plan.due(step, plan.evaluate_every):
-                    settle(keep=0)
-                    _evaluate(
-                        state,
-                        step,
-                        evaluate=evaluate,
-                        plan=plan,
-                        best=best,
-                        recorder=recorder,
-                        workdir=workdir,
-                    )
-                if stopping or plan.due(step, plan.checkpoint_every):
-                    settle(keep=0)
-                    record = {"iterator": chunk.iterator_state, "best": dataclasses.asdict(best)}
-                    checkpoints.save(step, to_host(state), record)
-                if stopping and step < plan.num_steps:
-                    logging.warning("stopped by a signal after step %d; the same command resumes there", step)
-                    return state, False
-        finally:
-            recorder.close()
-    return state, True
+            workdir = self._recorder.workdir
+            check_finite(losses, chunk.examples, last_step=last, ids=self._ids, workdir=workdir)
+            self._recorder.advance(len(losses))
+            _log(self._recorder, values, last=last, every=self._plan.log_every)
 
 
 def _local_losses(losses: jax.Array) -> np.ndarray:
@@ -274,7 +276,6 @@ def _evaluate(
     plan: Plan,
     best: Best,
     recorder: Recorder,
-    workdir: pathlib.Path,
 ) -> None:
     """Evaluate, write the rows, and save the variables if this is the best step so far."""
     values = evaluate(state)
@@ -285,6 +286,6 @@ def _evaluate(
     logging.info("step %d: validation %s", step, {name: round(value, 4) for name, value in values.items()})
     if values[plan.select] < best.value:
         best.value, best.step = values[plan.select], step
-        with Checkpoints(workdir / "best", keep=1) as checkpoints:
+        with Checkpoints(recorder.workdir / "best", keep=1) as checkpoints:
             host = {"params": to_host(state.params), "batch_stats": to_host(state.batch_stats)}
             checkpoints.save(step, host, dataclasses.asdict(best))

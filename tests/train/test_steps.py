@@ -107,6 +107,22 @@ def test_dispatches_and_residence_change_nothing(lengths, resident, dataset, tra
     assert largest_difference(expected, found) < 1e-5
 
 
+def test_the_loop_of_accelerators_equals_the_written_out_one_of_cpus(dataset, training, monkeypatch):
+    classifier, optimizer, host = make(dataset, **{"optimizer.learning_rate": 1e-4})
+
+    def after(backend):
+        monkeypatch.setattr(jax, "default_backend", lambda: backend)
+        train_chunk = steps.make_train_chunk(classifier.loss, optimizer, accumulation_steps=2)
+        state, images, (chunk,) = chunk_inputs(training, host, lengths=(3,), resident=True)
+        state, metrics = train_chunk(state, images, chunk.batch)
+        return states.to_host((state.params, state.batch_stats)), np.asarray(metrics["loss"])
+
+    written_out, losses = after("cpu")
+    looped, looped_losses = after("gpu")
+    assert largest_difference(written_out, looped) < 1e-5
+    np.testing.assert_allclose(losses, looped_losses, atol=1e-5)
+
+
 def test_bfloat16_is_finite_and_keeps_float32_parameters(dataset, training):
     classifier, optimizer, host = make(dataset, **{"model.dtype": "bfloat16"})
     (params, _), metrics = run(training, host, classifier, optimizer, devices=1, num_steps=2)

@@ -59,12 +59,12 @@ def uninterrupted(dataset, tmp_path_factory):
 
 def test_one_and_eight_devices_give_the_same_parameters(dataset, tmp_path):
     """In float32 and with small steps; test_steps.py has the shipped optimizer in float64."""
-    one = arrays(train(dataset, tmp_path / "one", devices=1, **SGD))
+    one = arrays(train(dataset, tmp_path / "one", devices=1, keep_checkpoints=4, **SGD))
     eight = arrays(train(dataset, tmp_path / "eight", devices=8, **SGD))
-    start = arrays(tmp_path / "one", step=10)
+    start = arrays(tmp_path / "one", step=5)
     parameters = [name for name in one if "params" in name]
     assert len(parameters) > 40
-    assert max(np.abs(one[name] - start[name]).max() for name in parameters) > 1e-4
+    assert max(np.abs(one[name] - start[name]).max() for name in parameters) > 5e-5
     for name in parameters:
         np.testing.assert_allclose(one[name], eight[name], atol=1e-5, rtol=0, err_msg=name)
 
@@ -236,7 +236,7 @@ def test_incomplete_process_flags_are_refused(dataset, tmp_path):
     ("overrides", "devices", "message"),
     [
         ({"batch_size": 20}, 8, "batch_size=20 cannot be divided among 8 devices"),
-        ({"batch_size": 64}, 1, "44 training examples do not fill one batch of 64"),
+        ({"batch_size": 64}, 1, "42 training examples do not fill one batch of 64"),
         ({"model__name": "deepblock"}, 1, "no 'deepblock'; available: deeploc"),
         ({"optimizer__name": "lion"}, 1, "optimizer.name='lion': choose one of"),
         ({"preprocess__crop": 65}, 1, "preprocess.crop=65 is larger than the images, 64 x 64"),

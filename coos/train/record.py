@@ -1,0 +1,74 @@
+"""What a run writes down about itself, and whether another run may go on from it."""
+
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+
+from coos import workdir as work
+
+# A run may be resumed with other values of these; everything else changes what it computes.
+FREE_FIELDS = (
+    "data.directory",
+    "data.cache_dir",
+    "report",
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+)
+
+
+def write(
+    workdir: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    dataset: dict[str, Any],
+    constants: dict[str, Any],
+) -> None:
+    """Write config.json, or check that the one there describes the same run.
+
+    Raises:
+        ValueError: the work directory holds a run of another config or on other images; the message lists
+            the differences.
+    """
+    path, settings = workdir / "config.json", config.to_dict()
+    if path.exists():
+        recorded = work.read_json(path)
+        _refuse_differences(path, _flat(recorded["config"]), _flat(work.plain(settings)))
+        refuse_other_images(recorded["dataset"], dataset, where=str(path))
+    elif jax.process_index() == 0:
+        found = {"config": settings, "dataset": dataset, "constants": constants}
+        work.write_json(
+            path, {**found, "versions": work.versions(), "devices": [str(d) for d in jax.devices()]}
+        )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _refuse_differences(path: pathlib.Path, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
+    names = sorted(set(recorded) | set(wanted))
+    different = [
+        f"{name}: {recorded.get(name)!r} there, {wanted.get(name)!r} now"
+        for name in names
+        if recorded.get(name) != wanted.get(name)
+        and not any(name == f or name.startswith(f"{f}.") for f in FREE_FIELDS)
+    ]
+    if different:
+        raise ValueError(
+            f"{path} is of a run with another config: {'; '.join(different)}. Use a new --workdir"
+        )
+
+
+def refuse_other_images(recorded: dict[str, Any], found: dict[str, Any], *, where: str) -> None:
+    """Raise ValueError unless both data sets have the same channels (in order), classes and image shape."""
+    for name in ("channels", "class_names", "image_shape"):
+        if list(recorded[name]) != list(found[name]):
+            raise ValueError(
+                f"{where}: trained with {name} {list(recorded[name])}, but {found['directory']} has {list(found[name])}"
+            )
