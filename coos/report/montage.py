@@ -14,6 +14,7 @@ from coos.workdir import Predictions
 # Channel 1 in grey, channel 2 in blue, channel 3 in orange: distinct without red against green.
 CHANNEL_COLOURS = ((1.0, 1.0, 1.0), (0.2, 0.45, 1.0), (1.0, 0.55, 0.0))
 COLOUR_NAMES = ("grey", "blue", "orange")
+NUCLEAR_STAINS = ("nucleus", "nuclei", "dna", "dapi", "hoechst")
 PERCENTILES = (0.1, 99.9)
 
 
@@ -44,7 +45,7 @@ class Source(Protocol):
 def picture(source: Source, example: int) -> np.ndarray:
     """One example in colour. A source that holds a subset says in `rows` where its images are."""
     rows = getattr(source, "rows", None)
-    return colour(source.images[example if rows is None else int(rows[example])])
+    return colour(source.images[example if rows is None else int(rows[example])], channels=source.channels)
 
 
 def stretch(image: np.ndarray) -> np.ndarray:
@@ -54,17 +55,23 @@ def stretch(image: np.ndarray) -> np.ndarray:
     return np.clip((image - low) / np.where(high > low, high - low, 1), 0, 1)
 
 
-def colour(image: np.ndarray) -> np.ndarray:
-    """An (H, W, C) image as (H, W, 3) in 0..1: first channels stretched, coloured, merged by maximum."""
-    shown = stretch(image)[..., : len(CHANNEL_COLOURS)]
+def display_order(channels: Sequence[str]) -> list[int]:
+    """Channels in the order in which they get colours: nuclear stains, which say least, after the others."""
+    return sorted(range(len(channels)), key=lambda c: channels[c].lower() in NUCLEAR_STAINS)
+
+
+def colour(image: np.ndarray, *, channels: Sequence[str]) -> np.ndarray:
+    """An (H, W, C) image as (H, W, 3) in 0..1: channels stretched, coloured, merged by maximum."""
+    shown = stretch(image)[..., display_order(channels)[: len(CHANNEL_COLOURS)]]
     layers = [shown[..., c, None] * np.array(CHANNEL_COLOURS[c], np.float32) for c in range(shown.shape[-1])]
     return np.max(layers, axis=0)
 
 
 def describe_channels(channels: Sequence[str]) -> str:
     """What the colours of a montage mean, e.g. "protein in grey, nucleus in blue"."""
-    named = [f"{name} in {shade}" for name, shade in zip(channels, COLOUR_NAMES, strict=False)]
-    hidden = list(channels[len(COLOUR_NAMES) :])
+    ordered = [channels[c] for c in display_order(channels)]
+    named = [f"{name} in {shade}" for name, shade in zip(ordered, COLOUR_NAMES, strict=False)]
+    hidden = ordered[len(COLOUR_NAMES) :]
     return ", ".join(named) + (f"; not shown: {', '.join(hidden)}" if hidden else "")
 
 

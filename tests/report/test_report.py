@@ -122,12 +122,19 @@ def test_pictures():
     assert montage.stretch(ramp).min() == 0
     assert montage.stretch(ramp).max() == 1
     assert not montage.stretch(np.full((4, 4, 2), 7, np.uint16)).any()
-    assert montage.colour(np.zeros((4, 4, 5))).shape == (4, 4, 3)
-    grey = montage.colour(ramp)
+    assert montage.colour(np.zeros((4, 4, 5)), channels="abcde").shape == (4, 4, 3)
+    grey = montage.colour(ramp, channels=["dna"])
     assert np.array_equal(grey[..., 0], grey[..., 2])
     source = images("test1")
     subset = types.SimpleNamespace(**vars(source), rows=np.array([5, 9]))
-    assert np.array_equal(montage.picture(subset, 1), montage.colour(source.images[9]))
+    assert np.array_equal(
+        montage.picture(subset, 1), montage.colour(source.images[9], channels=source.channels)
+    )
+    both = np.concatenate([ramp, ramp.transpose(1, 0, 2)], axis=-1)
+    straight = montage.colour(both, channels=["protein", "nucleus"])
+    swapped = montage.colour(both[..., ::-1], channels=["nucleus", "protein"])
+    assert np.array_equal(straight, swapped)
+    assert montage.describe_channels(["DNA", "ER"]) == "ER in grey, DNA in blue"
 
 
 def test_worst_mistakes_are_the_surest():
