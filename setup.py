@@ -33,6 +33,7 @@ setup(
         "numpy>=2,<3",
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12,<1",  # 1.0 takes another interface under the same name
+        "pillow>=11",
         "scikit-learn>=1.6,<2",
         "scipy>=1.14,<2",
         "tensorboardX>=2.6,<3",

@@ -41,7 +41,7 @@ def inspect(path: pathlib.Path, *, image_shape: tuple[int, int, int], num_classe
     `image_shape` is (channels, height, width); images may be stored so or channels last.
     """
     with open_checked(path) as file:
-        missing = [name for name in ("data", "labels") if name not in file]
+        missing = [name for name in ("data", "labels") if not isinstance(file.get(name), h5py.Dataset)]
         if missing:
             raise ValueError(f"{path}: dataset {missing[0]!r} missing; found {sorted(file)}")
         data = file["data"]
@@ -95,9 +95,11 @@ def _columns(path: pathlib.Path, file: h5py.File, num_images: int) -> dict[str, 
                 f"{path}: {name!r} has shape {dataset.shape}; expected one value for each of {num_images}"
             )
         values = dataset[()].reshape(num_images)
-        columns[name] = np.array(
-            [v.decode() if isinstance(v, bytes) else str(v) for v in values], dtype=np.str_
-        )
+        try:
+            texts = [v.decode() if isinstance(v, bytes) else str(v) for v in values]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: {name!r} holds text that is not UTF-8 ({error})") from error
+        columns[name] = np.array(texts, dtype=np.str_)
     return columns
 
 

@@ -4,10 +4,12 @@ Splits, classes and channels are discovered; every file must have its partners, 
 """
 
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import PIL.Image
 import tifffile
 
 SUFFIXES = (".tif", ".tiff")
@@ -36,8 +38,29 @@ def _folders(root: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
+def _images_of_class(folder: pathlib.Path) -> list[pathlib.Path]:
+    """TIFF files of a class folder; a folder inside it, or no TIFF at all, would lose cells silently."""
+    inside = _folders(folder)
+    if inside:
+        raise ValueError(f"{inside[0]}: a folder inside a class folder; expected <split>/<class>/<stem>_<channel>.tif")
+    found = _tiff_files(folder)
+    if not found:
+        raise ValueError(f"{folder}: no TIFF files; remove the folder, or convert its images")
+    return found
+
+
 def _tiff_files(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+
+
+def _classes_of_split(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Class folders of a split; TIFF files beside them belong to no class."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", folder.name) or folder.name == "all":
+        raise ValueError(f"{folder}: a split needs a name of letters, digits, '_' and '-', other than 'all'")
+    stray = _tiff_files(folder)
+    if stray:
+        raise ValueError(f"{stray[0]}: belongs to no class; expected <split>/<class>/<stem>_<channel>.tif")
+    return _folders(folder)
 
 
 def scan(
@@ -62,11 +85,11 @@ def scan(
     if missing:
         raise ValueError(f"{root}: split folder {missing[0]!r} missing; found {sorted(split_folders)}")
     found = {
-        (split, folder.name): _tiff_files(folder)
+        (split, folder.name): _images_of_class(folder)
         for split in splits or split_folders
-        for folder in _folders(split_folders[split])
+        for folder in _classes_of_split(split_folders[split])
     }
-    if not any(found.values()):
+    if not found:
         raise ValueError(f"{root}: no TIFF files; expected <split>/<class>/<stem>_<channel>.tif below it")
     names = tuple(channels or _discover_channels([path for paths in found.values() for path in paths]))
     entries = tuple(
@@ -127,11 +150,15 @@ def _pair(
 
 
 def read_plane(path: pathlib.Path) -> np.ndarray:
-    """One TIFF as a two-dimensional array; anything else raises ValueError with the path."""
+    """One TIFF as a two-dimensional array of intensities; anything else raises ValueError with the path."""
     try:
-        plane = tifffile.imread(path)
-    except Exception as error:  # tifffile raises many types for damaged files; all mean the same to the user
+        plane, count, kind = _decode(path)
+    except Exception as error:  # damaged files raise many types; all mean the same to the user
         raise ValueError(f"{path}: cannot be read as TIFF ({type(error).__name__}: {error})") from error
+    if count != 1:
+        raise ValueError(f"{path}: holds {count} images; expected one two-dimensional plane")
+    if kind in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.MINISWHITE):
+        raise ValueError(f"{path}: pixels are {kind.name}, not intensities; save it as plain greyscale")
     plane = np.squeeze(plane)
     if plane.ndim != 2 or not plane.size:
         raise ValueError(f"{path}: has shape {plane.shape}; expected one two-dimensional plane")
@@ -140,20 +167,36 @@ def read_plane(path: pathlib.Path) -> np.ndarray:
     return plane
 
 
-def read_entry(entry: CellEntry, *, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
-    """The image (H, W, C) of one cell, all channels of the given `shape` and `dtype`, every pixel finite."""
+def _decode(path: pathlib.Path) -> tuple[np.ndarray, int, tifffile.PHOTOMETRIC]:
+    """Pixels, number of images and kind of pixels; Pillow reads LZW, which tifffile alone cannot."""
+    with tifffile.TiffFile(path) as file:
+        first, count = file.pages.first, len(file.series)
+        if first.compression != tifffile.COMPRESSION.LZW:
+            return file.asarray(), count, first.photometric
+    with PIL.Image.open(path) as image:
+        return np.asarray(image), count, first.photometric
+
+
+def read_planes(entry: CellEntry) -> np.ndarray:
+    """The image (H, W, C) of one cell; all its channels must have one shape and every pixel be finite."""
     planes = [read_plane(path) for path in entry.files]
     for path, plane in zip(entry.files, planes, strict=True):
-        if plane.shape != shape:
-            raise ValueError(f"{path}: is {plane.shape} pixels; the other images are {shape}")
+        if plane.shape != planes[0].shape:
+            raise ValueError(f"{path}: is {plane.shape} pixels; {entry.files[0].name} is {planes[0].shape}")
         if plane.dtype.kind == "f" and not np.isfinite(plane).all():
             row, column = np.argwhere(~np.isfinite(plane))[0]
             raise ValueError(f"{path}: pixel ({row}, {column}) is {plane[row, column]}")
-        if not np.can_cast(plane.dtype, dtype, casting="safe"):
-            raise ValueError(
-                f"{path}: dtype {plane.dtype} does not fit the {np.dtype(dtype)} of the first image"
-            )
-    return np.stack(planes, axis=-1).astype(dtype)
+    return np.stack(planes, axis=-1)
+
+
+def read_entry(entry: CellEntry, *, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    """The image (H, W, C) of one cell, of the given `shape` and `dtype`, which must hold it exactly."""
+    image = read_planes(entry)
+    if image.shape[:2] != shape:
+        raise ValueError(f"{entry.files[0]}: is {image.shape[:2]} pixels; the other images are {shape}")
+    if not np.can_cast(image.dtype, dtype, casting="safe"):
+        raise ValueError(f"{entry.files[0]}: dtype {image.dtype} does not fit the {np.dtype(dtype)} of the first image")
+    return image.astype(dtype)
 
 
 def check_unique_ids(entries: Sequence[tuple[str, str]]) -> None:

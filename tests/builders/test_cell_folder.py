@@ -1,6 +1,7 @@
 """The builder of anybody's cells: discovery, round trip, and trees that cannot be read."""
 
 import numpy as np
+import PIL.Image
 import pytest
 import tifffile
 
@@ -75,7 +76,31 @@ def with_nan():
     return image
 
 
+def palette(path):
+    colours = np.zeros((3, 256), np.uint16)
+    tifffile.imwrite(path, np.zeros((20, 24), np.uint8), photometric="palette", colormap=colours)
+
+
+def two_images(path):
+    with tifffile.TiffWriter(path) as file:
+        file.write(np.zeros((20, 24), np.float32))
+        file.write(np.zeros((10, 24), np.float32))
+
+
+def in_a_subfolder(path):
+    (path.parent / "plate1").mkdir()
+    path.rename(path.parent / "plate1" / path.name)
+
+
 DAMAGE = {
+    "palette": (palette, r"train_flat_1_dna\.tif: pixels are PALETTE, not intensities"),
+    "two images": (two_images, r"train_flat_1_dna\.tif: holds 2 images"),
+    "subfolder": (in_a_subfolder, r"train/flat/plate1: a folder inside a class folder"),
+    "no class": (lambda path: path.rename(path.parent.parent / path.name), r"train_flat_1_dna\.tif: belongs to no class"),
+    "inverted": (
+        lambda path: tifffile.imwrite(path, np.zeros((20, 24), np.uint8), photometric="miniswhite"),
+        r"train_flat_1_dna\.tif: pixels are MINISWHITE",
+    ),
     "no partner": (remove, r"train_flat_1_actin\.tif: its partner 'train_flat_1_dna\.tif' is missing"),
     "other channel": (
         rename("train_flat_1_rna.tif"),
@@ -138,6 +163,27 @@ def test_empty_and_absent_folders(tmp_path):
     write_tree(tmp_path / "cells")
     with pytest.raises(ValueError, match=r"split folder 'test9' missing; found \['test', 'train'\]"):
         cell_folder.Builder(source=tmp_path / "cells", splits=("train", "test9"))
+
+
+def test_lzw_compressed_files_are_read(tmp_path):
+    images = write_tree(tmp_path / "cells", dtype=np.uint16)
+    for path in (tmp_path / "cells").rglob("*.tif"):
+        PIL.Image.fromarray(tifffile.imread(path)).save(path, compression="tiff_lzw")
+    example = build(tmp_path / "cells", tmp_path).as_data_source("test")[4]
+    np.testing.assert_array_equal(example["image"], images[example["id"].decode()][2][..., ::-1])
+
+
+def test_folder_without_tiffs_and_odd_names_are_refused(tmp_path):
+    write_tree(tmp_path / "cells")
+    (tmp_path / "cells" / "test" / "thin").mkdir()
+    (tmp_path / "cells" / "test" / "thin" / "cell_dna.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"test/thin: no TIFF files; remove the folder, or convert"):
+        cell_folder.Builder(source=tmp_path / "cells")
+    write_tree(tmp_path / "other", splits=("train", "test.v2"))
+    with pytest.raises(ValueError, match=r"test\.v2: a split needs a name of letters"):
+        cell_folder.Builder(source=tmp_path / "other")
+    with pytest.raises(ValueError, match=r"name='\.\./evil': use letters"):
+        cell_folder.Builder(source=tmp_path / "cells", name="../evil")
 
 
 def test_real_yeast_cells(real_data, tmp_path):

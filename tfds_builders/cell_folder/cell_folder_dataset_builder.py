@@ -1,13 +1,14 @@
 """Builder of a dataset from a tree of TIFF files; splits, classes, channels, size and dtype are discovered."""
 
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from coos.data import image_tree
+from coos.data import identity, image_tree
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -34,17 +35,30 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ):
         if source is None:
             raise ValueError("cell_folder needs source=FOLDER, a tree <split>/<class>/<stem>_<channel>.tif")
+        name = name or pathlib.Path(source).resolve().name
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise ValueError(f"name={name!r}: use letters, digits, '_', '-' and '.'")
         self._tree = image_tree.scan(source, channels=channels, splits=splits)
+        self._digests: dict[str, str] = {}
         image_tree.check_unique_ids([(e.stem, str(e.files[0])) for e in self._tree.entries])
         first = image_tree.read_plane(self._tree.entries[0].files[0])
         self._shape, self._dtype = first.shape, first.dtype
         config = tfds.core.BuilderConfig(
-            name=name or pathlib.Path(source).resolve().name,
+            name=name,
             version=self.VERSION,
             description="A folder of cells.",
         )
         kwargs.setdefault("file_format", "array_record")
         super().__init__(config=config, **kwargs)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What the dataset is built from; a dataset with another recipe is not this one."""
+        return {
+            "source": str(self._tree.root.resolve()),
+            "files": identity.files_digest(path for entry in self._tree.entries for path in entry.files),
+            "channels": list(self._tree.channels),
+        }
 
     def _info(self) -> tfds.core.DatasetInfo:
         tree = self._tree
@@ -61,13 +75,17 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 channels=list(tree.channels),
                 class_names=list(tree.class_names),
                 simulated=False,
-                source=str(tree.root),
+                source=str(tree.root.resolve()),
             ),
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager
-        return {split: self._generate_examples(split) for split in self._tree.splits}
+        self.info.metadata.update(recipe=self.recipe, digests=self._digests)
+        return {
+            split: identity.digested(split, self._generate_examples(split), self._digests)
+            for split in self._tree.splits
+        }
 
     def _generate_examples(self, split: str) -> Iterator[Any]:
         """Yield (id, example) of one split; the id is the stem of the files."""

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from coos.data import hdf5_cells, image_tree
+from coos.data import hdf5_cells, identity, image_tree
 
 SPLITS = ("training", "test1", "test2", "test3", "test4")
 CLASS_NAMES = (
@@ -53,11 +53,28 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def __init__(self, *, source=None, file_channels=CHANNELS, mirror=ZENODO, **kwargs):
         if sorted(file_channels) != sorted(CHANNELS):
             raise ValueError(f"file_channels={tuple(file_channels)}: must be {CHANNELS} in some order")
-        self._source = source
+        names = [known.name for known in self.BUILDER_CONFIGS]
+        if kwargs.get("config", names[0]) not in names:
+            raise ValueError(f"config={kwargs['config']!r}: choose one of {names}")
+        self._source = None if source is None else pathlib.Path(source).resolve()
+        self._digests: dict[str, str] = {}
+        self._file_channels = tuple(file_channels)
         self._channel_order = tuple(tuple(file_channels).index(name) for name in CHANNELS)
         self._mirror = mirror.rstrip("/")
         kwargs.setdefault("file_format", "array_record")
         super().__init__(**kwargs)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What the dataset is built from; a dataset with another recipe is not this one."""
+        if self._source is None:
+            return {"source": self._mirror, "file_channels": list(self._file_channels)}
+        paths = [path for path in self._source.rglob("*") if path.is_file()] if self._source.is_dir() else []
+        return {
+            "source": str(self._source),
+            "files": identity.files_digest(paths),
+            "file_channels": list(self._file_channels),
+        }
 
     @property
     def _dtype(self) -> np.dtype:
@@ -94,7 +111,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _find_source(self, dl_manager: tfds.download.DownloadManager) -> pathlib.Path | None:
         """The folder that was named, or TFDS's manual_dir where it holds something, or None."""
         if self._source is not None:
-            return pathlib.Path(self._source)
+            return self._source
         try:
             return pathlib.Path(dl_manager.manual_dir)
         except AssertionError:  # how TFDS says that manual_dir is absent or empty
@@ -112,7 +129,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         )
         simulated = any(file.simulated for file in cells.values())
         self._describe({s: file.num_images for s, file in cells.items()}, source=source, simulated=simulated)
-        return {split: self._generate_examples(cells[split], ids[split]) for split in SPLITS}
+        return {
+            split: identity.digested(split, self._generate_examples(cells[split], ids[split]), self._digests)
+            for split in SPLITS
+        }
 
     def _generate_examples(self, cells: hdf5_cells.CellFile, ids: list[str]) -> Iterator[Any]:
         """Yield (id, example) of one HDF5 file."""
@@ -145,11 +165,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             [(_tree_id(s, entry), str(entry.files[0])) for s in SPLITS for entry in entries[s]]
         )
         self._describe({s: len(rows) for s, rows in entries.items()}, source=source, simulated=False)
-        return {split: self._generate_from_tree(split, entries[split]) for split in SPLITS}
+        return {
+            split: identity.digested(split, self._generate_from_tree(split, entries[split]), self._digests)
+            for split in SPLITS
+        }
 
     def _generate_from_tree(self, split: str, entries: list) -> Iterator[Any]:
         for entry in entries:
-            image = np.stack([image_tree.read_plane(path) for path in entry.files], axis=-1)
+            image = image_tree.read_planes(entry)
             if image.shape != IMAGE_SHAPE:
                 raise ValueError(f"{entry.files[0]}: image is {image.shape}; COOS-7 crops are {IMAGE_SHAPE}")
             identifier = _tree_id(split, entry)
@@ -175,7 +198,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         for split, (found, published) in differences.items():
             logging.warning("COOS-7 %s: %d images; Lu et al. 2019, Table 2 has %d", split, found, published)
         self.info.metadata.update(
-            simulated=simulated, source=str(source), counts=counts, differences_from_published=differences
+            simulated=simulated,
+            source=str(source),
+            recipe=self.recipe,
+            digests=self._digests,
+            counts=counts,
+            differences_from_published=differences,
         )
 
 
