@@ -7,7 +7,9 @@ predictions/<set>.npz  ids, labels and class probabilities of one evaluated set
 checkpoints/ best/     see coos.train.checkpoint
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import importlib.metadata
 import json
 import math
@@ -15,7 +17,8 @@ import os
 import pathlib
 import platform
 import subprocess
-from collections.abc import Callable, Iterable
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +56,7 @@ class Run:
     versions: dict[str, str]
     rows: list[dict[str, Any]]
     predictions: dict[str, Predictions]
+    prediction_steps: dict[str, int]
 
     @property
     def name(self) -> str:
@@ -63,6 +67,19 @@ class Run:
     def seed(self) -> int:
         """Seed of the run."""
         return self.config["seed"]
+
+
+@contextlib.contextmanager
+def locked(workdir: str | os.PathLike) -> Iterator[None]:
+    """Hold the work directory for one training; ValueError if another process has it."""
+    path = pathlib.Path(workdir, ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{workdir}: another training is running in this work directory") from None
+        yield
 
 
 def write_atomically(path: str | os.PathLike, write: Callable[[Any], None], *, mode: str = "w") -> None:
@@ -169,15 +186,17 @@ def replace_rows(path: str | os.PathLike, rows: list[dict[str, Any]]) -> None:
     write_atomically(path, lambda file: file.write(_lines([*kept, *rows])))
 
 
-def save_predictions(workdir: str | os.PathLike, name: str, predictions: Predictions) -> pathlib.Path:
-    """Write `predictions/<name>.npz`; it is readable without pickle."""
+def save_predictions(
+    workdir: str | os.PathLike, name: str, predictions: Predictions, *, step: int = 0
+) -> pathlib.Path:
+    """Write `predictions/<name>.npz`, made by the parameters of `step`; it is readable without pickle."""
     path = pathlib.Path(workdir, "predictions", f"{name}.npz")
     ids = np.asarray(predictions.ids, dtype=np.str_)
     labels = np.asarray(predictions.labels, np.int32)
     probabilities = np.asarray(predictions.probabilities, np.float32)
 
     def write(file: Any) -> None:
-        np.savez_compressed(file, ids=ids, labels=labels, probabilities=probabilities)
+        np.savez_compressed(file, ids=ids, labels=labels, probabilities=probabilities, step=np.array(step))
 
     write_atomically(path, write, mode="wb")
     return path
@@ -185,15 +204,23 @@ def save_predictions(workdir: str | os.PathLike, name: str, predictions: Predict
 
 def load_predictions(path: str | os.PathLike) -> Predictions:
     """Read one prediction file; a missing array or unequal lengths raise ValueError naming the file."""
-    with np.load(path, allow_pickle=False) as file:
-        missing = [name for name in Predictions._fields if name not in file]
-        if missing:
-            raise ValueError(f"{path}: arrays {missing} missing; found {sorted(file)}")
-        predictions = Predictions(*(file[name] for name in Predictions._fields))
+    arrays = _read_arrays(path)
+    missing = [name for name in Predictions._fields if name not in arrays]
+    if missing:
+        raise ValueError(f"{path}: arrays {missing} missing; found {sorted(arrays)}")
+    predictions = Predictions(*(arrays[name] for name in Predictions._fields))
     lengths = {name: len(array) for name, array in zip(Predictions._fields, predictions, strict=True)}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"{path}: arrays differ in length: {lengths}")
     return predictions
+
+
+def _read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); run experiments/evaluate.py again") from error
 
 
 def load_run(workdir: str | os.PathLike) -> Run:
@@ -217,6 +244,7 @@ def load_run(workdir: str | os.PathLike) -> Run:
         versions=record["versions"],
         rows=read_rows(path / "results.jsonl"),
         predictions={file.stem: load_predictions(file) for file in files},
+        prediction_steps={file.stem: int(_read_arrays(file).get("step", 0)) for file in files},
     )
 
 

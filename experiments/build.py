@@ -11,6 +11,7 @@ import pathlib
 import shutil
 import sys
 
+import numpy as np
 from absl import app, flags, logging
 
 from coos import console, registry
@@ -45,17 +46,37 @@ def make_builder(dataset: str):
 def build(builder, *, overwrite: bool) -> str:
     """Build unless it is built already; a dataset of another source is never taken for this one."""
     path = pathlib.Path(builder.data_path)
+    clean_up(path)
     if path.exists() and overwrite:
         return rebuild(builder, path)
     if path.exists():
-        built_from = builder.info.metadata.get("source")
-        if _SOURCE.value is not None and built_from != _SOURCE.value:
-            raise ValueError(
-                f"{path}: already built from {built_from}; choose another --data_dir or --overwrite it"
-            )
-        logging.info("%s: already built from %s", path, built_from)
+        refuse_other_recipe(path, builder.info.metadata.get("recipe", {}), builder.recipe)
+        logging.info("%s: already built", path)
     builder.download_and_prepare()
     return str(path)
+
+
+def clean_up(path: pathlib.Path) -> None:
+    """Undo what a killed build left: an unfinished dataset, or the old one set aside."""
+    for unfinished in path.parent.glob(f"incomplete.*_{path.name}"):
+        shutil.rmtree(unfinished)
+    aside = path.with_name(f"{path.name}.replaced")
+    if aside.exists() and path.exists():
+        shutil.rmtree(aside)
+    elif aside.exists():
+        aside.rename(path)
+
+
+def refuse_other_recipe(path: pathlib.Path, built: dict, wanted: dict) -> None:
+    """Raise ValueError if the dataset that is there was made from other files, or with other options."""
+    different = [
+        f"{k}: {built.get(k)!r} there, {wanted[k]!r} now" for k in wanted if built.get(k) != wanted[k]
+    ]
+    if different:
+        raise ValueError(
+            f"{path}: already built, but from something else ({'; '.join(different)}); choose another "
+            "--data_dir, or --overwrite it"
+        )
 
 
 def rebuild(builder, path: pathlib.Path) -> str:
@@ -71,6 +92,22 @@ def rebuild(builder, path: pathlib.Path) -> str:
     return str(path)
 
 
+def summary(builder) -> str:
+    """Channels, image shape and dtype, and the number of images of each class in each split."""
+    feature, metadata = builder.info.features["image"], builder.info.metadata
+    names, counts = metadata["class_names"], metadata["class_counts"]
+    width = max(len(name) for name in (*names, "class"))
+    lines = [
+        f"channels {', '.join(metadata['channels'])}; images {feature.shape} {np.dtype(feature.np_dtype).name}"
+    ]
+    lines.append(f"{'class':<{width}}" + "".join(f"{split:>12}" for split in counts))
+    for k, name in enumerate(names):
+        lines.append(f"{name:<{width}}" + "".join(f"{counts[split][k]:>12,}" for split in counts))
+    for split, number in counts.items():
+        lines += [f"NOTE {split}: no images of {name}" for k, name in enumerate(names) if not number[k]]
+    return "\n".join(lines)
+
+
 def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise app.UsageError(f"name one dataset: {', '.join(registry.available('tfds_builders'))}")
@@ -78,10 +115,9 @@ def main(argv: list[str]) -> None:
     try:
         builder = make_builder(argv[1])
         path = build(builder, overwrite=_OVERWRITE.value)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"build.py: {error}")
-    for name, split in builder.info.splits.items():
-        print(f"{name}: {split.num_examples} images")
+    print(summary(builder))
     for name, (found, published) in builder.info.metadata.get("differences_from_published", {}).items():
         print(f"NOTE {name}: {found} images found, {published} published")
     print(path)

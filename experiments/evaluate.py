@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     workdir = pathlib.Path(_WORKDIR.value).resolve()
     try:
         rows = evaluator.evaluate(workdir, directory=_DIRECTORY.value, sets=_SETS.value)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"evaluate.py: {error}")
     print(table(rows))
 

@@ -31,7 +31,7 @@ flags.DEFINE_bool("open", True, "Say how to open the page.")
 def find_workdirs(patterns: Sequence[str]) -> list[pathlib.Path]:
     """Work directories that match, each once; a pattern takes only folders that hold a run."""
     found: dict[pathlib.Path, pathlib.Path] = {}
-    for pattern in patterns:
+    for pattern in filter(None, (pattern.strip() for pattern in patterns)):
         name = str(pathlib.Path(pattern.strip()).expanduser())
         paths = [pathlib.Path(name)]
         # A folder may have brackets or stars in its name: a path that exists is taken as it is.
@@ -41,6 +41,8 @@ def find_workdirs(patterns: Sequence[str]) -> list[pathlib.Path]:
         if not paths:
             raise ValueError(f"--workdirs: no work directory matches {pattern!r}")
         found.update({path.resolve(): path for path in paths})
+    if not found:
+        raise ValueError("--workdirs: name at least one work directory")
     return list(found.values())
 
 
@@ -54,7 +56,8 @@ def image_loader(runs: Sequence[workdir.Run], data_dir: str | None) -> pictures.
         raise ValueError(
             f"data set folder {directory!r} not found: give --data_dir, or --noimages for no pictures"
         )
-    return functools.partial(source.load, directory)
+    cache_dir = runs[0].config.get("data", {}).get("cache_dir") or None
+    return functools.partial(source.load, directory, cache_dir=cache_dir)
 
 
 def how_to_open(page: pathlib.Path) -> str:

@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
             _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, auto=_CLUSTER.value
         )
         finished = classification.train(_CONFIG.value, workdir)
-    except (ValueError, loop.NonFiniteLoss) as error:
+    except (ValueError, OSError, loop.NonFiniteLoss) as error:
         sys.exit(f"train.py: {error}")
     print(f"{'finished' if finished else 'stopped, run the same command to resume'}: {workdir}")
 

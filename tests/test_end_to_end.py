@@ -92,11 +92,17 @@ def test_build_refuses_another_source_and_rebuilds_when_told(release, tmp_path):
     assert run_script("build.py", *arguments, f"--source={release}").returncode == 0
     again = run_script("build.py", *arguments, f"--source={release}")
     assert again.returncode == 0
+    done = run_script("build.py", *arguments, f"--source={release}", "--channels=nucleus,protein")
+    assert done.returncode == 1
+    assert "file_channels: ['protein', 'nucleus'] there, ['nucleus', 'protein'] now" in done.stderr
+    done = run_script("build.py", *arguments)
+    assert done.returncode == 1, "the simulated release must not pass for the one to be downloaded"
+    assert "zenodo.org" in done.stderr
     other = tmp_path / "other"
     shutil.copytree(release, other)
     done = run_script("build.py", *arguments, f"--source={other}")
     assert done.returncode == 1
-    assert "already built from" in done.stderr
+    assert "already built, but from something else" in done.stderr
     assert run_script("build.py", *arguments, f"--source={other}", "--overwrite").returncode == 0
     (other / "COOS7_v1.1_test3.hdf5").write_bytes(b"damaged")
     done = run_script("build.py", *arguments, f"--source={other}", "--overwrite")
@@ -104,6 +110,50 @@ def test_build_refuses_another_source_and_rebuilds_when_told(release, tmp_path):
     assert "cannot be read as HDF5" in done.stderr
     kept = source.describe(tmp_path / "data" / "coos7" / "uint16" / "1.1.0")
     assert kept["source"] == str(other)
+
+
+def test_build_goes_on_after_a_kill(release, tmp_path):
+    arguments = ["coos7", f"--data_dir={tmp_path}", f"--source={release}"]
+    assert run_script("build.py", *arguments).returncode == 0
+    path = tmp_path / "coos7" / "uint16" / "1.1.0"
+    path.rename(path.with_name("1.1.0.replaced"))  # as kill -9 in the middle of --overwrite leaves it
+    (path.parent / "incomplete.ABC_1.1.0").mkdir()
+    done = run_script("build.py", *arguments, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in path.parent.iterdir()) == ["1.1.0"]
+    assert "Golgi" in done.stdout
+
+
+def test_other_cells_of_the_same_name_keep_their_predictions_apart(run, tmp_path):
+    from coos.data import simulate
+
+    simulate.write_release(tmp_path / "release", cells_per_class=8, seed=5)
+    arguments = [f"--source={tmp_path / 'release'}", f"--data_dir={tmp_path / 'data'}"]
+    assert run_script("build.py", "coos7", *arguments).returncode == 0
+    directory = tmp_path / "data" / "coos7" / "uint16" / "1.1.0"
+    before = work.load_run(run)
+    done = run_script("evaluate.py", f"--workdir={run}", f"--directory={directory}", "--sets=test1")
+    assert done.returncode == 0, done.stderr
+    after = work.load_run(run)
+    np.testing.assert_array_equal(
+        before.predictions["test1"].probabilities, after.predictions["test1"].probabilities
+    )
+    own = [row for row in after.rows if row["dataset"] == "coos7/uint16"]
+    assert own == before.rows
+    assert len(list(run.glob("other_datasets/coos7_uint16-1.1.0-*/predictions/test1.npz"))) == 1
+    moved = run_script("train.py", *train_arguments(directory, run))
+    assert moved.returncode == 1
+    assert "was trained on other cells than" in moved.stderr
+
+
+def test_predictions_of_different_steps_are_not_reported_together(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    step = work.load_run(copy).prediction_steps["test2"]
+    work.save_predictions(copy, "test2", work.load_run(copy).predictions["test2"], step=step + 5)
+    done = run_script("report.py", f"--workdirs={copy}", f"--out={tmp_path / 'report'}", "--num_resamples=5")
+    assert done.returncode == 1
+    assert "predictions are of different steps" in done.stderr
 
 
 def test_build_says_which_datasets_there_are(tmp_path):

@@ -9,18 +9,22 @@ from typing import Any
 import numpy as np
 
 
-def digested(split: str, examples: Iterable[tuple[str, Any]], digests: dict[str, str]) -> Iterator[Any]:
-    """Pass (key, example) on and leave a digest of the split in `digests` at the end.
+def identified(
+    split: str, examples: Iterable[tuple[str, Any]], metadata: Any, *, num_classes: int
+) -> Iterator[Any]:
+    """Pass (key, example) on; at the end note the split's digest and its examples per class in `metadata`.
 
     The digest is the sum over examples of CRC-32(id, label, pixels), modulo 2**64: the same for the same
     examples in any order. Two data sets with equal digests hold the same cells.
     """
-    total = 0
+    total, counts = 0, [0] * num_classes
     for key, example in examples:
         head = zlib.crc32(f"{example['id']} {example['label']}".encode())
         total += zlib.crc32(np.ascontiguousarray(example["image"]).data.cast("B"), head)
+        counts[example["label"]] += 1
         yield key, example
-    digests[split] = f"{total % 2**64:016x}"
+    metadata.setdefault("digests", {})[split] = f"{total % 2**64:016x}"
+    metadata.setdefault("class_counts", {})[split] = counts
 
 
 def files_digest(paths: Iterable[pathlib.Path]) -> str:

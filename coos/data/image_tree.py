@@ -42,7 +42,9 @@ def _images_of_class(folder: pathlib.Path) -> list[pathlib.Path]:
     """TIFF files of a class folder; a folder inside it, or no TIFF at all, would lose cells silently."""
     inside = _folders(folder)
     if inside:
-        raise ValueError(f"{inside[0]}: a folder inside a class folder; expected <split>/<class>/<stem>_<channel>.tif")
+        raise ValueError(
+            f"{inside[0]}: a folder inside a class folder; expected <split>/<class>/<stem>_<channel>.tif"
+        )
     found = _tiff_files(folder)
     if not found:
         raise ValueError(f"{folder}: no TIFF files; remove the folder, or convert its images")
@@ -172,9 +174,9 @@ def _decode(path: pathlib.Path) -> tuple[np.ndarray, int, tifffile.PHOTOMETRIC]:
     with tifffile.TiffFile(path) as file:
         first, count = file.pages.first, len(file.series)
         if first.compression != tifffile.COMPRESSION.LZW:
-            return file.asarray(), count, first.photometric
+            return file.asarray(), count, tifffile.PHOTOMETRIC(first.photometric)
     with PIL.Image.open(path) as image:
-        return np.asarray(image), count, first.photometric
+        return np.asarray(image), count, tifffile.PHOTOMETRIC(first.photometric)
 
 
 def read_planes(entry: CellEntry) -> np.ndarray:
@@ -195,7 +197,9 @@ def read_entry(entry: CellEntry, *, shape: tuple[int, int], dtype: np.dtype) -> 
     if image.shape[:2] != shape:
         raise ValueError(f"{entry.files[0]}: is {image.shape[:2]} pixels; the other images are {shape}")
     if not np.can_cast(image.dtype, dtype, casting="safe"):
-        raise ValueError(f"{entry.files[0]}: dtype {image.dtype} does not fit the {np.dtype(dtype)} of the first image")
+        raise ValueError(
+            f"{entry.files[0]}: dtype {image.dtype} does not fit the {np.dtype(dtype)} of the first image"
+        )
     return image.astype(dtype)
 
 

@@ -8,7 +8,7 @@ one dispatch can run them.
 import functools
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import grain
@@ -136,7 +136,7 @@ def evaluation_batches(source: Source, *, batch_size: int) -> Iterator[tuple[np.
         yield examples, shard(batch, axis=0)
 
 
-def prefetch(items: Iterator[Item], *, size: int = 2) -> Iterator[Item]:
+def prefetch(items: Iterator[Item], *, size: int = 2) -> Generator[Item, None, None]:
     """Run an iterator in a thread, `size` items ahead; its exceptions are raised here."""
     waiting: queue.Queue = queue.Queue(maxsize=size)
     stopped = threading.Event()
@@ -153,6 +153,7 @@ def prefetch(items: Iterator[Item], *, size: int = 2) -> Iterator[Item]:
                 return
     finally:
         stopped.set()
+        thread.join()  # a thread that still talks to the device when Python exits aborts the process
 
 
 def _produce(items: Iterator[Any], waiting: queue.Queue, stopped: threading.Event) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from typing import Any
@@ -66,7 +67,7 @@ def describe(directory: str | os.PathLike) -> dict[str, Any]:
 
     Raises ValueError when the folder holds no dataset built by experiments/build.py.
     """
-    directory = pathlib.Path(directory)
+    directory = pathlib.Path(directory).resolve()
     if not (directory / "dataset_info.json").exists():
         raise ValueError(
             f"{directory}: no built dataset (dataset_info.json missing); run experiments/build.py"
@@ -74,7 +75,7 @@ def describe(directory: str | os.PathLike) -> dict[str, Any]:
     info = tfds.builder_from_directory(str(directory)).info
     name = "/".join(part for part in (info.name, info.config_name) if part)
     metadata = dict(info.metadata or {})
-    missing = [key for key in ("channels", "class_names", "simulated") if key not in metadata]
+    missing = [key for key in ("channels", "class_names", "simulated", "digests") if key not in metadata]
     if missing:
         raise ValueError(
             f"{directory}: metadata.json does not state {missing}; rebuild with experiments/build.py"
@@ -93,20 +94,28 @@ def describe(directory: str | os.PathLike) -> dict[str, Any]:
 def load(directory: str | os.PathLike, split: str, *, cache_dir: str | os.PathLike | None = None) -> Source:
     """Open a split of a built dataset, decoding it into the cache the first time.
 
-    The cache lies in `cache_dir`, by default the folder `cache` of the dataset. Two processes may build it at
-    once: each writes its own and the first to finish wins.
+    The cache lies in a folder of the dataset's own in `cache_dir`, by default in `cache` inside the dataset.
+    Two processes may build it at once: each writes its own and the first to finish wins.
     """
     dataset = describe(directory)
     if split not in dataset["splits"]:
         raise ValueError(f"{directory}: no split {split!r}; it has {list(dataset['splits'])}")
-    place = pathlib.Path(cache_dir or pathlib.Path(directory, "cache"))
-    folder = place / f"{split}-{_fingerprint(pathlib.Path(directory), split)}"
+    directory = pathlib.Path(dataset["directory"])
+    folder = _cache_place(dataset, cache_dir) / f"{split}-{_fingerprint(directory, split)}"
     if not folder.exists():
-        _build_cache(pathlib.Path(directory), split, folder)
+        _build_cache(directory, split, folder)
     with np.load(folder / "columns.npz", allow_pickle=False) as columns:
         labels, ids = columns["labels"], columns["ids"]
     images = np.load(folder / "images.npy", mmap_mode="r")
     return Source(images, labels, ids, np.arange(len(labels)), dataset)
+
+
+def _cache_place(dataset: dict[str, Any], cache_dir: str | os.PathLike | None) -> pathlib.Path:
+    """Where a dataset's caches lie; no two datasets share a folder, since each removes what it finds stale."""
+    if not cache_dir:
+        return pathlib.Path(dataset["directory"], "cache")
+    name = dataset["name"].replace("/", "_")
+    return pathlib.Path(cache_dir, f"{name}-{hashlib.sha256(dataset['directory'].encode()).hexdigest()[:8]}")
 
 
 def _fingerprint(directory: pathlib.Path, split: str) -> str:
@@ -134,7 +143,7 @@ def _build_cache(directory: pathlib.Path, split: str, folder: pathlib.Path) -> N
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     for stale in folder.parent.glob(f"{split}-*"):
-        if stale != folder:
+        if stale != folder and re.fullmatch(re.escape(split) + "-[0-9a-f]{16}", stale.name):
             logging.info("removing stale cache %s", stale)
             shutil.rmtree(stale, ignore_errors=True)
 

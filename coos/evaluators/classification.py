@@ -1,6 +1,7 @@
 """Judge a trained classifier: its best step on each of its sets, every covariate-shift metric as result rows."""
 
 import pathlib
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,19 +51,25 @@ def evaluate(
     refuse_other_images(trained, judged, where=str(workdir))
     compiled = classification.make_predict(classifier, num_crops=config.evaluation.crops)
     replicated, place = pipeline.replicate(variables), _predictions_folder(workdir, trained, judged)
-    labels = {**classification.row_labels(config, judged), "fold": None, "step": record["best"]["step"]}
-    rows = []
-    for name in sets or config.evaluation.sets:
+    step, rows = record["best"]["step"], []
+    labels = {**classification.row_labels(config, judged), "fold": None, "step": step}
+    if place != workdir:
+        labels["dataset"] = place.name
+    wanted = list(sets or config.evaluation.sets)
+    missing = [name for name in wanted if name not in judged["splits"]]
+    if missing:
+        raise ValueError(f"{directory}: no split {missing[0]!r}; it has {list(judged['splits'])}")
+    for name in wanted:
         source = sources.load(directory, name, cache_dir=config.data.cache_dir or None)
         found = predict(compiled, replicated, source, batch_size=config.evaluation.batch_size, progress=name)
         if not np.isfinite(found.probabilities).all():
             raise ValueError(f"{workdir}, set {name}: probabilities are not finite; did training diverge?")
-        work.save_predictions(place, name, found)
+        work.save_predictions(place, name, found, step=step)
         values = score(found, class_names=source.class_names)
         rows += [
             {**labels, "split": name, "metric": k, "value": v, "n": len(source)} for k, v in values.items()
         ]
-    best = {"split": "validation", "metric": "best_step", "value": labels["step"], "n": None}
+    best = {"split": "validation", "metric": "best_step", "value": step, "n": None}
     work.replace_rows(workdir / "results.jsonl", [*rows, {**labels, **best}])
     return rows
 
@@ -70,6 +77,8 @@ def evaluate(
 def _predictions_folder(
     workdir: pathlib.Path, trained: dict[str, Any], judged: dict[str, Any]
 ) -> pathlib.Path:
-    if (trained["name"], trained["version"]) == (judged["name"], judged["version"]):
+    """The work directory itself for the cells that the run was made for, a folder of its own for any others."""
+    if trained["digests"] == judged["digests"]:
         return workdir
-    return workdir / "other_datasets" / judged["name"].replace("/", "_")
+    cells = zlib.crc32("".join(sorted(judged["digests"].values())).encode())
+    return workdir / "other_datasets" / f"{judged['name']}-{judged['version']}-{cells:08x}".replace("/", "_")

@@ -110,6 +110,11 @@ def _check_run(run: Run) -> None:
         raise ValueError(
             f"{run.path}: no predictions; run experiments/evaluate.py on this work directory first"
         )
+    if len(set(run.prediction_steps.values())) > 1:
+        raise ValueError(
+            f"{run.path}: predictions are of different steps {run.prediction_steps}; run experiments/evaluate.py "
+            "again on all sets"
+        )
     for name, predictions in run.predictions.items():
         _check_predictions(f"{run.path}, set {name!r}", predictions, len(run.dataset["class_names"]))
 

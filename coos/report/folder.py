@@ -16,8 +16,10 @@ class Folder:
     """Writes `figures/*.png`, `tables/*.csv` and `index.html` under one path."""
 
     def __init__(self, path: pathlib.Path) -> None:
-        """Nothing is written yet."""
+        """Figures and tables of an earlier report in the same place are removed; nothing is written yet."""
         self.path = path
+        for old in (*path.glob("figures/*.png"), *path.glob("tables/*.csv")):
+            old.unlink()
         self._names: set[str] = set()
 
     def _file(self, kind: str, name: str, suffix: str) -> pathlib.Path:

@@ -33,6 +33,17 @@ def checksum(tree: Any) -> str:
     return f"{value:08x}"
 
 
+def layout(tree: Any) -> str:
+    """Hash of the places, shapes and dtypes of all arrays, as eight hexadecimal digits."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    text = "".join(f"{jax.tree_util.keystr(path)} {np.shape(x)} {x.dtype}\n" for path, x in leaves)
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+class _OtherArrays(Exception):
+    """The checkpoint is whole and belongs to something else."""
+
+
 class Checkpoints:
     """The numbered checkpoints of one folder; the newest `keep` stay.
 
@@ -61,51 +72,66 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
-        """Save host arrays and a JSON record; a checkpoint of the same step is replaced."""
-        if step in self.steps():
-            self._manager.delete(step)
-        arrays = ocp.args.StandardSave(tree)
-        described = ocp.args.JsonSave({**record, "step": step, "checksum": checksum(tree)})
-        self._manager.save(step, args=ocp.args.Composite(arrays=arrays, record=described))
+        """Save host arrays and a JSON record; checkpoints of this step or later ones give way.
 
-    def restore(self, like: Any) -> Restored | None:
+        Later ones are left over from a run that was stopped and went on from an earlier step.
+        """
+        for later in self.steps():
+            if later >= step:
+                self._manager.delete(later)
+        described = {**record, "step": step, "checksum": checksum(tree), "layout": layout(tree)}
+        items = ocp.args.Composite(arrays=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(described))
+        if not self._manager.save(step, args=items):
+            raise ValueError(f"{self.directory}: Orbax did not save step {step}")
+
+    def restore(self, like: Any, *, set_aside: bool = True) -> Restored | None:
         """The newest checkpoint that is whole, or None if there is none yet.
 
-        A damaged one is set aside in the folder `damaged` with a warning, and the one before is tried.
+        A damaged one is set aside in the folder `damaged` with a warning, and the one before is tried; without
+        `set_aside` it stays where it is.
 
         Raises:
-            ValueError: there are checkpoints and all are damaged.
+            ValueError: there are checkpoints and all are damaged, or one holds other arrays than `like`.
         """
         steps = self.steps()
         for step in reversed(steps):
             try:
                 return self._read(step, like)
+            except _OtherArrays as error:
+                raise ValueError(f"{self.directory / str(step)}: {error}") from error
             except Exception as error:  # damage shows as many types; each is reported, none is hidden
-                self._set_aside(step, error)
+                self._report(step, error)
+                if set_aside:
+                    self._set_aside(step)
         if steps:
             raise ValueError(
-                f"{self.directory}: none of the checkpoints {steps} can be read; see the warnings above"
+                f"{self.directory}: none of the checkpoints {steps} can be read; see the warnings above. "
+                "Restore them from a backup, or train again in a new --workdir"
             )
         return None
 
     def _read(self, step: int, like: Any) -> Restored:
-        wanted = ocp.args.Composite(arrays=ocp.args.StandardRestore(like), record=ocp.args.JsonRestore())
-        found = self._manager.restore(step, args=wanted)
-        tree = jax.tree.map(np.asarray, found["arrays"])
-        if checksum(tree) != found["record"]["checksum"]:
+        record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+        if record["layout"] != layout(like):
+            raise _OtherArrays("holds other parameters than this network and optimizer have")
+        wanted = ocp.args.Composite(arrays=ocp.args.StandardRestore(like))
+        tree = jax.tree.map(np.asarray, self._manager.restore(step, args=wanted)["arrays"])
+        if checksum(tree) != record["checksum"]:
             raise ValueError("checksum differs: the arrays are not the ones that were saved")
-        return Restored(tree, found["record"])
+        return Restored(tree, record)
 
-    def _set_aside(self, step: int, error: Exception) -> None:
-        place = self.directory.parent / "damaged" / f"{self.directory.name}_{step}"
+    def _report(self, step: int, error: Exception) -> None:
         reason = " ".join(str(error).split())[:300]
         logging.warning(
-            "checkpoint %s is damaged (%s: %s); it is moved to %s and the one before is used",
+            "checkpoint %s is damaged (%s: %s); the one before is used",
             self.directory / str(step),
             type(error).__name__,
             reason,
-            place,
         )
+
+    def _set_aside(self, step: int) -> None:
+        place = self.directory.parent / "damaged" / f"{self.directory.name}_{step}"
+        logging.warning("the damaged checkpoint is moved to %s", place)
         self._manager.close()
         if jax.process_index() == 0:
             place.parent.mkdir(exist_ok=True)

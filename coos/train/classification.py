@@ -14,7 +14,6 @@ import ml_collections
 import numpy as np
 import optax
 from absl import logging
-from jax.experimental import multihost_utils
 
 from coos import losses, models, optim, splits
 from coos import workdir as work
@@ -22,7 +21,7 @@ from coos.data import pipeline, preprocess
 from coos.data import source as sources
 from coos.data.source import Source
 from coos.metrics import covariate_shift
-from coos.train import loop, record, steps
+from coos.train import checks, loop, record, steps
 from coos.train import state as states
 from coos.train.checkpoint import Checkpoints
 from coos.train.predict import predict
@@ -85,23 +84,16 @@ def augment_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return {"size": config.preprocess.crop, **options}
 
 
-def load_splits(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tuple[Source, Source]:
-    """Training and validation part of the training set, as recorded in the work directory.
-
-    The first call draws the split (stratified, by the config's seed) and records it by id; later calls read it.
-    """
-    source = sources.load(
-        config.data.directory, config.data.train_split, cache_dir=config.data.cache_dir or None
-    )
-    path = workdir / "splits.csv"
-    if not path.exists() and jax.process_index() == 0:
-        fraction = 1 - config.data.validation_fraction
-        first, second = splits.stratified(source.labels, source.ids, fraction=fraction, seed=config.seed)
-        splits.save(path, {"training": source.ids[first], "validation": source.ids[second]})
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("splits.csv")
-    parts = splits.load(path, source.ids)
-    return source.subset(parts["training"]), source.subset(parts["validation"])
+def split_training(
+    config: ml_collections.ConfigDict, source: Source, workdir: pathlib.Path, *, resuming: bool
+) -> tuple[Source, Source]:
+    """Training and validation part of the training set: drawn (stratified, by the config's seed), or as recorded."""
+    if resuming:
+        parts = splits.load(workdir / "splits.csv", source.ids)
+        return source.subset(parts["training"]), source.subset(parts["validation"])
+    fraction = 1 - config.data.validation_fraction
+    first, second = splits.stratified(source.labels, source.ids, fraction=fraction, seed=config.seed)
+    return source.subset(first), source.subset(second)
 
 
 def build(config: ml_collections.ConfigDict, training: Source) -> Classifier:
@@ -125,13 +117,8 @@ def make_classifier(
         axis_name=steps.AXIS if config.model.cross_device_norm else None,
         **options,
     )
-    height, width, channels = dataset["image_shape"]
-    if config.preprocess.crop > min(height, width):
-        raise ValueError(
-            f"preprocess.crop={config.preprocess.crop} is larger than the images, {height} x {width}"
-        )
     preprocess.intensity_function(config.preprocess.intensity, **constants)
-    return Classifier(config, model, constants, (height, width, channels))
+    return Classifier(config, model, constants, tuple(dataset["image_shape"]))
 
 
 def plan(config: ml_collections.ConfigDict) -> loop.Plan:
@@ -148,35 +135,34 @@ def plan(config: ml_collections.ConfigDict) -> loop.Plan:
     )
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Refuse a config that cannot run on the devices at hand, before anything is loaded."""
-    share = jax.device_count() * config.accumulation_steps
-    if config.batch_size % share:
-        raise ValueError(
-            f"batch_size={config.batch_size} cannot be divided among {jax.device_count()} devices times "
-            f"accumulation_steps={config.accumulation_steps}"
-        )
-    for name in (
-        "num_steps",
-        "batch_size",
-        "log_every",
-        "evaluate_every",
-        "checkpoint_every",
-        "accumulation_steps",
-    ):
-        if config[name] < 1:
-            raise ValueError(f"{name}={config[name]}: must be at least 1")
-
-
 def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
-    """Run (or resume) the training of a config; True when its end was reached, False after a stop signal."""
-    check(config)
-    training, validation = load_splits(config, workdir)
+    """Run (or resume) the training of a config; True when its end was reached, False after a stop signal.
+
+    Raises:
+        ValueError: a setting that cannot be right, or a work directory that belongs to another run; nothing
+            is written then.
+    """
+    checks.check_settings(config)
+    if jax.process_index() > 0:
+        return _train(config, workdir)
+    with work.locked(workdir):
+        return _train(config, workdir)
+
+
+def _train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
+    resuming = any(path.name.isdecimal() for path in (workdir / "checkpoints").glob("*"))
+    checks.check_against(config, sources.describe(config.data.directory))
+    source = sources.load(
+        config.data.directory, config.data.train_split, cache_dir=config.data.cache_dir or None
+    )
+    training, validation = split_training(config, source, workdir, resuming=resuming)
     classifier = build(config, training)
-    record.write(workdir, config, training.dataset, classifier.constants)
     optimizer = optim.create(config.optimizer, num_steps=config.num_steps)
-    fresh = states.create(classifier.init, optimizer, seed=config.seed)
     iterator = pipeline.index_iterator(len(training), batch_size=config.batch_size, seed=config.seed)
+    fresh = states.create(classifier.init, optimizer, seed=config.seed)
+    record.write(workdir, config, training.dataset, classifier.constants, resuming=resuming)
+    if not resuming and jax.process_index() == 0:
+        splits.save(workdir / "splits.csv", {"training": training.ids, "validation": validation.ids})
     host, best = _restore(workdir, fresh, iterator, keep=config.keep_checkpoints)
     logging.info(
         "%s: %d parameters, %d training and %d validation images, from step %d",
@@ -265,7 +251,8 @@ def load_best(workdir: pathlib.Path) -> tuple[Classifier, Any, dict[str, Any]]:
     like = jax.eval_shape(classifier.init, jax.random.PRNGKey(0))
     host = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
     with Checkpoints(workdir / "best", keep=1) as checkpoints:
-        restored = checkpoints.restore({"params": host["params"], "batch_stats": host.get("batch_stats", {})})
+        wanted = {"params": host["params"], "batch_stats": host.get("batch_stats", {})}
+        restored = checkpoints.restore(wanted, set_aside=False)
     if restored is None:
         raise ValueError(
             f"{workdir}: no evaluated step yet; run experiments/train.py with this --workdir first"

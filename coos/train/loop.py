@@ -11,7 +11,7 @@ import math
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import jax
@@ -160,18 +160,26 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
 
 def check_finite(
-    losses: np.ndarray, examples: np.ndarray, *, last_step: int, ids: np.ndarray, workdir: Any
+    means: np.ndarray,
+    losses: np.ndarray,
+    examples: np.ndarray,
+    *,
+    last_step: int,
+    ids: np.ndarray,
+    workdir: Any,
 ) -> None:
-    """Raise NonFiniteLoss if any per-example loss (steps, examples) is NaN or infinite.
+    """Raise NonFiniteLoss if the mean loss (steps,) of a step is NaN or infinite.
 
-    `examples` (steps, examples) are numbers into `ids`. All ids of the batch go to nonfinite_step_<n>.json.
+    The means are those of all processes, so that all stop together; `losses` and `examples` (steps, examples)
+    are this process's, the latter numbers into `ids`. The ids go to nonfinite_step_<n>.json.
     """
-    if np.isfinite(losses).all():
+    if np.isfinite(means).all():
         return
-    row = int(np.flatnonzero(~np.isfinite(losses).all(1))[0])
-    step = last_step - len(losses) + 1 + row
+    row = int(np.flatnonzero(~np.isfinite(means))[0])
+    step = last_step - len(means) + 1 + row
     guilty = ids[examples[row][~np.isfinite(losses[row])]].tolist()
-    path = pathlib.Path(workdir, f"nonfinite_step_{step}.json")
+    name = f"nonfinite_step_{step}" + (f"_process_{jax.process_index()}" if jax.process_count() > 1 else "")
+    path = pathlib.Path(workdir, f"{name}.json")
     work.write_json(path, {"step": step, "non_finite": guilty, "batch": ids[examples[row]].tolist()})
     raise NonFiniteLoss(
         f"step {step}: the loss of {len(guilty)} of {losses.shape[1]} examples is not finite: {guilty[:8]}"
@@ -192,7 +200,7 @@ def fit(
     state: TrainState,
     *,
     step: Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, Any]]],
-    chunks: Iterator[pipeline.Chunk],
+    chunks: Generator[pipeline.Chunk, None, None],
     plan: Plan,
     evaluate: Callable[[TrainState], dict[str, float]],
     recorder: Recorder,
@@ -207,7 +215,12 @@ def fit(
     done = int(to_host(state.step))
     losses = _Losses(recorder, plan, ids)
     folder = recorder.workdir / "checkpoints"
-    with Checkpoints(folder, keep=plan.keep_checkpoints) as checkpoints, stop_requests() as stop, recorder:
+    with (
+        Checkpoints(folder, keep=plan.keep_checkpoints) as checkpoints,
+        stop_requests() as stop,
+        recorder,
+        contextlib.closing(chunks),
+    ):
         for chunk in chunks:
             state, metrics = step(state, chunk.batch)
             done += len(chunk.examples)
@@ -245,7 +258,8 @@ class _Losses:
             losses = _local_losses(metrics.pop("example_loss"))
             values = to_host(metrics)
             workdir = self._recorder.workdir
-            check_finite(losses, chunk.examples, last_step=last, ids=self._ids, workdir=workdir)
+            means = values["loss"]
+            check_finite(means, losses, chunk.examples, last_step=last, ids=self._ids, workdir=workdir)
             self._recorder.advance(len(losses))
             _log(self._recorder, values, last=last, every=self._plan.log_every)
 

@@ -26,6 +26,7 @@ def predict(
     `predict_batch(variables, batch)` is a compiled step over all local devices. With `progress`, a bar of that
     name is shown. Every process returns the predictions of all.
     """
+    batch_size += -batch_size % jax.local_device_count()
     probabilities, examples = [], []
     batches = pipeline.prefetch(pipeline.evaluation_batches(source, batch_size=batch_size))
     total = -(-len(source) // (batch_size * jax.process_count()))

@@ -16,6 +16,9 @@ FREE_FIELDS = (
     "log_every",
     "checkpoint_every",
     "keep_checkpoints",
+    "evaluation.crops",
+    "evaluation.sets",
+    "evaluation.batch_size",
 )
 
 
@@ -24,23 +27,25 @@ def write(
     config: ml_collections.ConfigDict,
     dataset: dict[str, Any],
     constants: dict[str, Any],
+    *,
+    resuming: bool,
 ) -> None:
-    """Write config.json, or check that the one there describes the same run.
+    """Write config.json; a run that resumes must be the one recorded there, but for its free fields.
 
     Raises:
-        ValueError: the work directory holds a run of another config or on other images; the message lists
-            the differences.
+        ValueError: the work directory holds a run of another config or on other cells; the message lists the
+            differences.
     """
-    path, settings = workdir / "config.json", config.to_dict()
-    if path.exists():
+    path, settings = workdir / "config.json", work.plain(config.to_dict())
+    found = {"config": settings, "dataset": dataset, "constants": constants, "versions": work.versions()}
+    if resuming:
         recorded = work.read_json(path)
-        _refuse_differences(path, _flat(recorded["config"]), _flat(work.plain(settings)))
+        _refuse_differences(path, _flat(recorded["config"]), _flat(settings))
         refuse_other_images(recorded["dataset"], dataset, where=str(path))
-    elif jax.process_index() == 0:
-        found = {"config": settings, "dataset": dataset, "constants": constants}
-        work.write_json(
-            path, {**found, "versions": work.versions(), "devices": [str(d) for d in jax.devices()]}
-        )
+        refuse_other_cells(recorded["dataset"], dataset, split=config.data.train_split, where=str(path))
+        found["versions"] = recorded["versions"]
+    if jax.process_index() == 0:
+        work.write_json(path, {**found, "devices": [str(d) for d in jax.devices()]})
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -72,3 +77,11 @@ def refuse_other_images(recorded: dict[str, Any], found: dict[str, Any], *, wher
             raise ValueError(
                 f"{where}: trained with {name} {list(recorded[name])}, but {found['directory']} has {list(found[name])}"
             )
+
+
+def refuse_other_cells(recorded: dict[str, Any], found: dict[str, Any], *, split: str, where: str) -> None:
+    """Raise ValueError unless both data sets hold the same cells in `split`, by their digests."""
+    if recorded["digests"].get(split) != found["digests"].get(split):
+        raise ValueError(
+            f"{where}: was trained on other cells than {found['directory']} has in {split!r}; use a new --workdir"
+        )

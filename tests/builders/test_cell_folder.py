@@ -96,7 +96,10 @@ DAMAGE = {
     "palette": (palette, r"train_flat_1_dna\.tif: pixels are PALETTE, not intensities"),
     "two images": (two_images, r"train_flat_1_dna\.tif: holds 2 images"),
     "subfolder": (in_a_subfolder, r"train/flat/plate1: a folder inside a class folder"),
-    "no class": (lambda path: path.rename(path.parent.parent / path.name), r"train_flat_1_dna\.tif: belongs to no class"),
+    "no class": (
+        lambda path: path.rename(path.parent.parent / path.name),
+        r"train_flat_1_dna\.tif: belongs to no class",
+    ),
     "inverted": (
         lambda path: tifffile.imwrite(path, np.zeros((20, 24), np.uint8), photometric="miniswhite"),
         r"train_flat_1_dna\.tif: pixels are MINISWHITE",

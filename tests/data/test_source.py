@@ -45,7 +45,7 @@ def test_killed_while_caching_leaves_no_cache(dataset, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         source.load(dataset, "test2", cache_dir=tmp_path / "cache")
     monkeypatch.undo()
-    assert not list((tmp_path / "cache").iterdir())
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert len(source.load(dataset, "test2", cache_dir=tmp_path / "cache")) > 0
 
 
@@ -57,3 +57,32 @@ def test_errors_say_what_to_do(dataset, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ValueError, match=r"cannot write the cache .*; set config.data.cache_dir"):
         source.load(dataset, "test1", cache_dir=tmp_path / "file" / "cache")
+
+
+def test_datasets_that_share_a_cache_folder_leave_each_other_alone(dataset, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy, ignore=shutil.ignore_patterns("cache"))
+    for _ in range(2):
+        for directory in (dataset, copy):
+            source.load(directory, "test1", cache_dir=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*/test1-*"))) == 2
+
+
+def test_digests_tell_cells_apart_and_not_their_order(dataset):
+    from coos.data.identity import identified
+
+    cells = [
+        (str(i), {"id": str(i), "label": i % 2, "image": np.full((2, 2), i, np.uint16)}) for i in range(5)
+    ]
+
+    def digest(examples):
+        metadata = {}
+        assert len(list(identified("train", examples, metadata, num_classes=2))) == len(examples)
+        return metadata["digests"]["train"], metadata["class_counts"]["train"]
+
+    assert digest(cells) == digest(cells[::-1])
+    assert digest(cells)[1] == [3, 2]
+    changed = [*cells[:4], ("4", {**cells[4][1], "label": 1})]
+    assert digest(cells)[0] != digest(changed)[0]
+    assert digest(cells)[0] != digest(cells[:4])[0]
+    assert len(set(source.describe(dataset)["digests"].values())) == 5

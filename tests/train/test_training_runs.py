@@ -177,6 +177,23 @@ def test_other_config_in_the_same_workdir_is_refused(dataset, uninterrupted):
     assert "Use a new --workdir" in done.stderr
 
 
+def test_report_settings_and_a_moved_dataset_are_taken_over(dataset, uninterrupted, tmp_path):
+    workdir, moved = tmp_path / "run", tmp_path / "moved"
+    shutil.copytree(uninterrupted, workdir)
+    shutil.copytree(dataset, moved)
+    train(moved, workdir, report__title="Another")
+    record = json.loads((workdir / "config.json").read_text())
+    assert record["config"]["report"]["title"] == "Another"
+    assert record["dataset"]["directory"] == str(moved)
+
+
+def test_two_trainings_in_one_workdir_are_refused(dataset, tmp_path):
+    with work.locked(tmp_path / "run"):
+        done = run_script("train.py", *train_arguments(dataset, tmp_path / "run"))
+    assert done.returncode == 1
+    assert "another training is running in this work directory" in done.stderr
+
+
 def test_non_finite_loss_names_step_and_examples(dataset, tmp_path):
     arguments = train_arguments(
         dataset, tmp_path / "run", **{**SGD, "optimizer__learning_rate": 1e38, "optimizer__clip_norm": 0.0}
@@ -239,11 +256,18 @@ def test_incomplete_process_flags_are_refused(dataset, tmp_path):
         ({"batch_size": 64}, 1, "42 training examples do not fill one batch of 64"),
         ({"model__name": "deepblock"}, 1, "no 'deepblock'; available: deeploc"),
         ({"optimizer__name": "lion"}, 1, "optimizer.name='lion': choose one of"),
+        ({"augment__max_offset": 20}, 1, "augment.max_offset=20: the images leave room for 4"),
+        ({"keep_checkpoints": 0}, 1, "keep_checkpoints=0: must be at least 1"),
+        ({"accumulation_steps": 0}, 1, "accumulation_steps=0: must be at least 1"),
+        ({"evaluation__crops": 3}, 1, "evaluation.crops=3: choose one of (1, 5)"),
+        ({"evaluation__sets": "('test1','test9')"}, 1, "evaluation.sets: no 'test9' in"),
+        ({"model__dtype": "int8"}, 1, "model.dtype='int8': choose a floating type"),
+        ({"data__validation_fraction": 0.0}, 1, "data.validation_fraction=0.0: must lie between 0 and 1"),
         ({"preprocess__crop": 65}, 1, "preprocess.crop=65 is larger than the images, 64 x 64"),
         ({"preprocess__intensity": "log"}, 1, "intensity 'log': choose one of"),
         ({"data__train_split": "train"}, 1, "no split 'train'; it has"),
         ({"data__directory": "nowhere"}, 1, "nowhere: no built dataset"),
-        ({"select": "f1"}, 1, "select='f1' is not among the validation metrics"),
+        ({"select": "f1"}, 1, "select='f1': choose one of ('balanced_error', 'cross_entropy')"),
         ({"evaluate_every": 0}, 1, "evaluate_every=0: must be at least 1"),
     ],
 )
@@ -253,6 +277,10 @@ def test_wrong_settings_say_what_to_change(overrides, devices, message, dataset,
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "config.json").exists(), (
+        "a run that never started locks its work directory"
+    )
+    assert not (tmp_path / "run" / "splits.csv").exists()
 
 
 @pytest.mark.slow

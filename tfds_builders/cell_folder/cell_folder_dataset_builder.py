@@ -39,7 +39,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise ValueError(f"name={name!r}: use letters, digits, '_', '-' and '.'")
         self._tree = image_tree.scan(source, channels=channels, splits=splits)
-        self._digests: dict[str, str] = {}
         image_tree.check_unique_ids([(e.stem, str(e.files[0])) for e in self._tree.entries])
         first = image_tree.read_plane(self._tree.entries[0].files[0])
         self._shape, self._dtype = first.shape, first.dtype
@@ -81,9 +80,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager
-        self.info.metadata.update(recipe=self.recipe, digests=self._digests)
+        metadata, number = self.info.metadata, len(self._tree.class_names)
+        metadata.update(recipe=self.recipe)
         return {
-            split: identity.digested(split, self._generate_examples(split), self._digests)
+            split: identity.identified(split, self._generate_examples(split), metadata, num_classes=number)
             for split in self._tree.splits
         }
 

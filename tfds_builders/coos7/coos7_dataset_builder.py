@@ -57,7 +57,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if kwargs.get("config", names[0]) not in names:
             raise ValueError(f"config={kwargs['config']!r}: choose one of {names}")
         self._source = None if source is None else pathlib.Path(source).resolve()
-        self._digests: dict[str, str] = {}
         self._file_channels = tuple(file_channels)
         self._channel_order = tuple(tuple(file_channels).index(name) for name in CHANNELS)
         self._mirror = mirror.rstrip("/")
@@ -130,7 +129,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         simulated = any(file.simulated for file in cells.values())
         self._describe({s: file.num_images for s, file in cells.items()}, source=source, simulated=simulated)
         return {
-            split: identity.digested(split, self._generate_examples(cells[split], ids[split]), self._digests)
+            split: self._identified(split, self._generate_examples(cells[split], ids[split]))
             for split in SPLITS
         }
 
@@ -166,7 +165,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         )
         self._describe({s: len(rows) for s, rows in entries.items()}, source=source, simulated=False)
         return {
-            split: identity.digested(split, self._generate_from_tree(split, entries[split]), self._digests)
+            split: self._identified(split, self._generate_from_tree(split, entries[split]))
             for split in SPLITS
         }
 
@@ -190,6 +189,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 },
             )
 
+    def _identified(self, split: str, examples: Iterator[Any]) -> Iterator[Any]:
+        return identity.identified(split, examples, self.info.metadata, num_classes=len(CLASS_NAMES))
+
     def _describe(self, counts: dict[str, int], *, source: Any, simulated: bool) -> None:
         """Record where the data came from, and say when a real release has other counts than the paper."""
         differences = {
@@ -201,7 +203,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             simulated=simulated,
             source=str(source),
             recipe=self.recipe,
-            digests=self._digests,
             counts=counts,
             differences_from_published=differences,
         )

@@ -1,0 +1,84 @@
+"""Everything that can be wrong with a config, said before anything is computed or written."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+AT_LEAST_ONE = (
+    "num_steps",
+    "batch_size",
+    "accumulation_steps",
+    "log_every",
+    "evaluate_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "evaluation.batch_size",
+)
+CHOICES = {
+    "select": ("balanced_error", "cross_entropy"),  # lower is better
+    "data.mode": ("auto", "resident", "stream"),
+    "evaluation.crops": (1, 5),
+    "evaluation.validation_crops": (1, 5),
+}
+
+
+def check_settings(config: ml_collections.ConfigDict) -> None:
+    """Refuse values that no data set could make right. Raises ValueError naming the field."""
+    flat = ml_collections.FrozenConfigDict(config)
+
+    def value(name: str) -> Any:
+        node = flat
+        for part in name.split("."):
+            node = node[part]
+        return node
+
+    for name in AT_LEAST_ONE:
+        if value(name) < 1:
+            raise ValueError(f"{name}={value(name)}: must be at least 1")
+    for name, choices in CHOICES.items():
+        if value(name) not in choices:
+            raise ValueError(f"{name}={value(name)!r}: choose one of {choices}")
+    if config.steps_per_dispatch < 0 or config.seed < 0:
+        raise ValueError(
+            f"seed={config.seed}, steps_per_dispatch={config.steps_per_dispatch}: must not be negative"
+        )
+    if not 0 < config.data.validation_fraction < 1:
+        raise ValueError(
+            f"data.validation_fraction={config.data.validation_fraction}: must lie between 0 and 1"
+        )
+    _check_dtype(config.model.dtype)
+    share = jax.device_count() * config.accumulation_steps
+    if config.batch_size % share:
+        raise ValueError(
+            f"batch_size={config.batch_size} cannot be divided among {jax.device_count()} devices times "
+            f"accumulation_steps={config.accumulation_steps}"
+        )
+
+
+def _check_dtype(name: str) -> None:
+    try:
+        floating = jnp.issubdtype(jnp.dtype(name), jnp.floating)
+    except TypeError:
+        floating = False
+    if not floating:
+        raise ValueError(f"model.dtype={name!r}: choose a floating type such as 'float32' or 'bfloat16'")
+
+
+def check_against(config: ml_collections.ConfigDict, dataset: dict[str, Any]) -> None:
+    """Refuse settings that do not fit the images and sets of `dataset`, as `coos.data.source.describe` has it."""
+    height, width, _ = dataset["image_shape"]
+    room = min(height, width) - config.preprocess.crop
+    if room < 0:
+        raise ValueError(
+            f"preprocess.crop={config.preprocess.crop} is larger than the images, {height} x {width}"
+        )
+    if config.augment.max_offset > room:
+        raise ValueError(f"augment.max_offset={config.augment.max_offset}: the images leave room for {room}")
+    missing = [name for name in config.evaluation.sets if name not in dataset["splits"]]
+    if missing:
+        raise ValueError(
+            f"evaluation.sets: no {missing[0]!r} in {dataset['directory']}; it has {list(dataset['splits'])} "
+            "(on the command line: --config.evaluation.sets=\"('train','test')\")"
+        )
