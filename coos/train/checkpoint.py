@@ -68,6 +68,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps with a complete checkpoint, in order."""
+        self._manager.wait_until_finished()  # a reload during a save would lose count of what to delete
         self._manager.reload()
         return sorted(self._manager.all_steps())
 

@@ -300,6 +300,8 @@ def write_release(
     for split in SPLITS:
         split_sizes(split, cells_per_class=cells_per_class, seed=seed)
     _prepare(folder, () if overwrite else paths.values())
+    for path in paths.values():  # a kill halfway must not leave files of two releases side by side
+        path.unlink(missing_ok=True)
     for split, path in paths.items():
         arrays = simulate_split(split, cells_per_class=cells_per_class, seed=seed, progress=progress)
         _write_file(path, arrays, seed=seed)
