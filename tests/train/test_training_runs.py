@@ -151,6 +151,10 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before(damage, dataset,
     assert "from step 15" in output
     assert (workdir / "damaged" / "checkpoints_20").exists()
     assert_bitwise_equal(arrays(workdir), arrays(uninterrupted))
+    record = json.loads((uninterrupted / "checkpoints" / "15" / "record" / "metadata").read_text())
+    assert record["best"]["step"] == 10, "the best so far must be part of the checkpoint"
+    kept = [[path.name for path in (run / "best").iterdir()] for run in (workdir, uninterrupted)]
+    assert kept[0] == kept[1]
 
 
 def test_all_checkpoints_damaged_is_an_error(dataset, uninterrupted, tmp_path):
