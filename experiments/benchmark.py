@@ -163,6 +163,7 @@ MEASURES = {"train": (measure_training, "step"), "input": (measure_input, "memma
 
 
 def main(argv: list[str]) -> None:
+    """Run the named measurement and print it beside its peer."""
     if len(argv) != 2 or argv[1] not in MEASURES:
         raise app.UsageError(f"name one of: {', '.join(MEASURES)}")
     console.setup()

@@ -109,6 +109,7 @@ def summary(builder) -> str:
 
 
 def main(argv: list[str]) -> None:
+    """Build the named dataset and print what is in it."""
     if len(argv) != 2:
         raise app.UsageError(f"name one dataset: {', '.join(registry.available('tfds_builders'))}")
     console.setup()

@@ -28,6 +28,7 @@ flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> None:
+    """Join the other processes if there are any, train, and say where the run is."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --")
     console.setup()

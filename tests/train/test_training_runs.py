@@ -220,17 +220,18 @@ def free_port():
 def test_two_processes_equal_one_with_two_devices(dataset, tmp_path):
     arguments = train_arguments(dataset, tmp_path / "two_processes", **SGD)
     address = f"127.0.0.1:{free_port()}"
-    flags = [f"--coordinator={address}", "--num_processes=2"]
+    flags = [f"--coordinator={address}", "--num_processes=2", "--process_id=0"]
+    variables = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
     processes = [
         subprocess.Popen(
-            command("train.py", *arguments, *flags, f"--process_id={i}"),
+            command("train.py", *arguments, *by_flags),
             cwd=REPOSITORY,
-            env=environment(),
+            env=environment(**by_environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for i in range(2)
+        for by_flags, by_environment in ((flags, {}), ((), variables))
     ]
     outputs = [process.communicate(timeout=240)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
