@@ -123,6 +123,20 @@ def test_the_loop_of_accelerators_equals_the_written_out_one_of_cpus(dataset, tr
     np.testing.assert_allclose(losses, looped_losses, atol=1e-5)
 
 
+def test_augmentation_belongs_to_the_example_and_not_to_its_place(dataset, training):
+    classifier, _, host = make(dataset, **{"model.cross_device_norm": False})
+    batch, key = batch_of(training, 0), jax.random.PRNGKey(0)
+    loss = jax.jit(lambda batch: classifier.loss(host.params, host.batch_stats, batch, key)[0])
+    order = np.random.default_rng(1).permutation(16)
+    straight = np.asarray(loss(batch))
+    shuffled = np.asarray(loss({name: array[order] for name, array in batch.items()}))
+    np.testing.assert_allclose(shuffled, straight[order], atol=1e-4)
+    others = np.asarray(loss({**batch, "example": batch["example"] + 1000}))
+    assert np.abs(others - straight).max() > 1e-2
+    same_number = np.asarray(loss({**batch, "example": np.zeros(16, np.int32)}))
+    assert np.abs(same_number - straight).max() > 1e-2
+
+
 def test_bfloat16_is_finite_and_keeps_float32_parameters(dataset, training):
     classifier, optimizer, host = make(dataset, **{"model.dtype": "bfloat16"})
     (params, _), metrics = run(training, host, classifier, optimizer, devices=1, num_steps=2)
