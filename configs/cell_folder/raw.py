@@ -3,7 +3,7 @@
     python experiments/train.py --config=configs/cell_folder/raw.py --workdir=runs/raw \\
         --config.data.directory=data/cell_folder/yeast/1.0.0
 
-Three minutes on two CPU cores. On the yeast cells of the README, three seeds: balanced error 6.7 to 10.8 % on
+Three to five minutes on two CPU cores. On the yeast cells of the README, three seeds: balanced error 6.7 to 10.8 % on
 test1 (same fields), 49.1 to 51.4 % on test2 (unseen field).
 """
 

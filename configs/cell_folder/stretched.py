@@ -3,7 +3,7 @@
     python experiments/train.py --config=configs/cell_folder/stretched.py --workdir=runs/stretched \\
         --config.data.directory=data/cell_folder/yeast/1.0.0
 
-Three minutes on two CPU cores. On the yeast cells of the README, three seeds: balanced error 29.3 to 34.5 % on
+Three to five minutes on two CPU cores. On the yeast cells of the README, three seeds: balanced error 29.3 to 34.5 % on
 test1 (same fields), 31.6 to 34.0 % on test2 (unseen field).
 """
 
