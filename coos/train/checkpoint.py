@@ -88,22 +88,26 @@ class Checkpoints:
     def restore(self, like: Any, *, set_aside: bool = True) -> Restored | None:
         """The newest checkpoint that is whole, or None if there is none yet.
 
-        A damaged one is set aside in the folder `damaged` with a warning, and the one before is tried; without
-        `set_aside` it stays where it is.
+        A damaged one is passed over with a warning, and set aside in the folder `damaged` once an older one has
+        been read; without `set_aside`, or if all are damaged, they stay where they are: a run whose checkpoints
+        are all damaged must not look like one that never began.
 
         Raises:
             ValueError: there are checkpoints and all are damaged, or one holds other arrays than `like`.
         """
-        steps = self.steps()
+        steps, damaged = self.steps(), []
         for step in reversed(steps):
             try:
-                return self._read(step, like)
+                restored = self._read(step, like)
             except _OtherArrays as error:
                 raise ValueError(f"{self.directory / str(step)}: {error}") from error
             except Exception as error:  # damage shows as many types; each is reported, none is hidden
                 self._report(step, error)
-                if set_aside:
-                    self._set_aside(step)
+                damaged.append(step)
+            else:
+                for other in damaged if set_aside else ():
+                    self._set_aside(other)
+                return restored
         if steps:
             raise ValueError(
                 f"{self.directory}: none of the checkpoints {steps} can be read; see the warnings above. "
@@ -124,7 +128,7 @@ class Checkpoints:
     def _report(self, step: int, error: Exception) -> None:
         reason = " ".join(str(error).split())[:300]
         logging.warning(
-            "checkpoint %s is damaged (%s: %s); the one before is used",
+            "checkpoint %s is damaged (%s: %s)",
             self.directory / str(step),
             type(error).__name__,
             reason,
@@ -132,7 +136,7 @@ class Checkpoints:
 
     def _set_aside(self, step: int) -> None:
         place = self.directory.parent / "damaged" / f"{self.directory.name}_{step}"
-        logging.warning("the damaged checkpoint is moved to %s", place)
+        logging.warning("damaged checkpoint %d is moved to %s; the one before is used", step, place)
         self._manager.close()
         if jax.process_index() == 0:
             place.parent.mkdir(exist_ok=True)
