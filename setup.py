@@ -8,7 +8,13 @@ from setuptools import find_packages, setup
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "coos" / "__init__.py").read_text())[1]
 
-TEST = ["pytest>=8,<10", "pytest-timeout>=2.3,<3"]
+TEST = [
+    "pytest>=8,<10",
+    "pytest-timeout>=2.3,<3",
+    # oracles of the tests alone
+    "copairs>=0.5.2,<0.6",
+    "pycytominer>=1.7.1,<2",  # 1.3.0 to 1.7.0 sphere wrongly
+]
 
 setup(
     name="coos",
@@ -34,6 +40,8 @@ setup(
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12,<1",  # 1.0 takes another interface under the same name
         "pillow>=11",
+        "polars>=1.20,<3",
+        "pyarrow>=18",
         "scikit-learn>=1.6,<2",
         "scipy>=1.14,<2",
         "tensorboardX>=2.6,<3",
@@ -43,8 +51,9 @@ setup(
         "tqdm>=4.66,<5",
     ],
     extras_require={
-        "test": TEST,
-        "dev": [*TEST, "ruff>=0.14,<1", "mypy>=1.18,<3"],
+        "anndata": ["anndata>=0.11,<0.13"],  # coos.profiles.files.write_anndata
+        "test": [*TEST, "anndata>=0.11,<0.13"],
+        "dev": [*TEST, "anndata>=0.11,<0.13", "ruff>=0.14,<1", "mypy>=1.18,<3"],
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],
     },

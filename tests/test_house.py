@@ -15,6 +15,7 @@ from coos.train import classification
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 FLOORS = [
     {"registry", "losses", "optim", "splits", "workdir", "metrics", "console"},
+    {"profiles"},
     {"data"},
     {"models"},
     {"train"},
