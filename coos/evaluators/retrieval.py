@@ -1,0 +1,252 @@
+"""Judge a table of profiles by retrieval: every score of `coos.metrics.retrieval` in two passes, as result rows."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse.linalg
+
+from coos.metrics import retrieval
+from coos.metrics.retrieval import contingency, hits, precision, ranking, significance
+from coos.profiles.table import Table
+
+UNLABELLED = ("drop", "enrichment", "keep")
+HEADLINE = 0.995
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What counts as a match, and what is scored.
+
+    label: the metadata column whose equal values match, such as "Metadata_moa".
+    separator: "" compares whole texts (the thesis); "|" lets rows match that share any part of them.
+    exclude: columns; two rows equal in any of them are no neighbours (same compound, batch, plate).
+    unlabelled: rows without a label are dropped ("drop"), kept as non-matching ("keep"), or kept in the pairs of
+        the enrichment alone ("enrichment": the thesis, whose one DMSO row has no label).
+    ks, percentiles: of precision and recall, and of the enrichment (Bornholdt 2021, figure 4.1).
+    null_size, seed: of the random draws behind p-values.
+    """
+
+    label: str = "Metadata_moa"
+    separator: str = ""
+    exclude: Sequence[str] = ()
+    similarity: str = "pearson"
+    unlabelled: str = "drop"
+    ks: Sequence[int] = (1, 5, 10, 15, 20, 25, 30, 40, 50)
+    percentiles: Sequence[float] = (0.995, 0.99, 0.985, 0.98, 0.975, 0.97, 0.965)
+    null_size: int = 10_000
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.unlabelled not in UNLABELLED:
+            raise ValueError(f"unlabelled={self.unlabelled!r}: choose one of {UNLABELLED}")
+
+
+class Judgement(NamedTuple):
+    """All scores of one table. K = len(ks), Q = len(percentiles), L labelled rows, G groups."""
+
+    name: str
+    protocol: Protocol
+    num_rows: int
+    num_features: int
+    scores: precision.Scores
+    hits: retrieval.HitAtK
+    enrichment: retrieval.Enrichment
+    mean_average_precision: retrieval.MeanAveragePrecision
+    group_names: list[str]
+
+    @property
+    def precision_at_k(self) -> np.ndarray:
+        """(K,) mean over rows that have a match."""
+        return np.nanmean(self.scores.hits / np.asarray(self.protocol.ks, float), axis=0)
+
+    @property
+    def recall_at_k(self) -> np.ndarray:
+        """(K,) mean over rows that have a match."""
+        return np.nanmean(self.scores.hits / self.scores.num_matches[:, None], axis=0)
+
+
+class _Both(NamedTuple):
+    scores: precision.Scores
+    hits: hits.Hits
+
+
+def judge(table: Table, protocol: Protocol, *, name: str) -> Judgement:
+    """Score the rows of a table.
+
+    Raises:
+        ValueError: a column is missing, features are NaN or undefined, or no two rows have a common label.
+    """
+    try:
+        return _judge(table, protocol, name)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _judge(table: Table, protocol: Protocol, name: str) -> Judgement:
+    labels, names = _labels(table, protocol)
+    known = np.asarray(labels.any(1) if labels.ndim == 2 else labels >= 0)
+    if not known.any():
+        raise ValueError(f"no row has a {protocol.label}")
+    ranked = known if protocol.unlabelled != "keep" else np.ones(len(table), bool)
+    prepared = _prepare(table, labels, protocol, ranked)
+    if not prepared.matches.counts().any():
+        raise ValueError(
+            f"no two rows share a {protocol.label}" + (" outside of exclusions" * bool(protocol.exclude))
+        )
+    paired = prepared
+    if protocol.unlabelled == "enrichment" and not known.all():
+        paired = _prepare(table, labels, protocol, np.ones(len(table), bool))
+
+    def both(ranks: ranking.Ranks) -> _Both:
+        return _Both(
+            precision.score_ranks(ranks, ks=tuple(protocol.ks)), hits.block_hits(ranks, top=hits.TOP)
+        )
+
+    blocks = list(ranking.ranked_blocks(prepared, both))
+    rows_of_scores = [(rows, found.scores) for rows, found in blocks]
+    scored = ranking.per_row(prepared.num_rows, rows_of_scores, precision.no_rows(len(protocol.ks)))
+    return Judgement(
+        name=name,
+        protocol=protocol,
+        num_rows=prepared.num_rows,
+        num_features=table.num_features,
+        scores=scored,
+        hits=hits.gather([found.hits for _, found in blocks], percents=(2, 5, 10, 100)),
+        enrichment=contingency.from_pairs(paired, np.asarray(protocol.percentiles)),
+        mean_average_precision=significance.from_scores(
+            scored, labels[ranked], null_size=protocol.null_size, seed=protocol.seed
+        ),
+        group_names=names,
+    )
+
+
+def _labels(table: Table, protocol: Protocol) -> tuple[np.ndarray, list[str]]:
+    """Codes or multi-hot labels of all rows, and the name of each code or column."""
+    values = table.column(protocol.label).to_list()
+    if protocol.separator:
+        return retrieval.encode_sets(values, separator=protocol.separator)
+    codes = retrieval.encode(values)
+    names = {int(code): str(value) for code, value in zip(codes, values, strict=True) if code >= 0}
+    return codes, [names[code] for code in range(len(names))]
+
+
+def _prepare(table: Table, labels: np.ndarray, protocol: Protocol, rows: np.ndarray) -> ranking.Prepared:
+    exclude = [retrieval.encode(table.column(column).to_list())[rows] for column in protocol.exclude]
+    return ranking.prepare(
+        table.features[rows], labels[rows], similarity=protocol.similarity, exclude=exclude or None
+    )
+
+
+def values(judgement: Judgement) -> dict[str, tuple[float, int]]:
+    """{metric: (value, how many rows, pairs or groups it is about)} of a judgement."""
+    scored, groups, enriched = judgement.scores, judgement.mean_average_precision, judgement.enrichment
+    normalized = retrieval.normalized_average_precision(
+        scored.average_precision, scored.num_matches, scored.num_neighbors
+    )
+    known = ~np.isnan(groups.corrected_p_value)
+    significant = (groups.corrected_p_value[known] < 0.05).mean() if known.any() else float("nan")
+    defined = int(np.isfinite(scored.average_precision).sum())
+    found = {
+        "precision_at_r": retrieval.mean_defined(scored.precision_at_r),
+        "average_precision": retrieval.mean_defined(scored.average_precision),
+        "normalized_average_precision": retrieval.mean_defined(normalized),
+        "significant_labels": (float(significant), int(known.sum())),
+        "hit_score": (judgement.hits.score, len(judgement.hits.ranks)),
+    }
+    at_k = zip(judgement.protocol.ks, judgement.precision_at_k, judgement.recall_at_k, strict=True)
+    for k, precision_k, recall_k in at_k:
+        found |= {
+            f"precision_at_{k}": (float(precision_k), defined),
+            f"recall_at_{k}": (float(recall_k), defined),
+        }
+    for position, percentile in enumerate(judgement.protocol.percentiles):
+        number = int(enriched.table[position].sum())
+        found |= {
+            f"odds_ratio_at_{percentile}": (float(enriched.odds_ratio[position]), number),
+            f"log10_p_value_at_{percentile}": (float(enriched.log10_p_value[position]), number),
+        }
+    for percent, score in judgement.hits.percent_scores.items():
+        found[f"hits_at_{percent}_percent"] = (float(score), len(judgement.hits.ranks))
+    return found
+
+
+def result_rows(judgement: Judgement, *, study: str, dataset: str) -> list[dict[str, Any]]:
+    """Result rows of a judgement, one per metric; `split` is the name of the label column."""
+    about = {"study": study, "run": judgement.name, "dataset": dataset, "split": judgement.protocol.label}
+    rest = {"seed": judgement.protocol.seed, "fold": None, "step": None}
+    return [
+        {**about, "metric": metric, "value": value, "n": n, **rest}
+        for metric, (value, n) in values(judgement).items()
+    ]
+
+
+def cell_count_table(table: Table, column: str) -> Table:
+    """Profiles that know nothing but the cell count, for `similarity="cosine"`; rows without a count are dropped.
+
+    With x = log(1 + count), stretched to angles 0..pi over the table, the two features are cos and sin of the
+    angle: the cosine similarity cos(difference) falls with the difference of the log counts, so neighbours are
+    rows with like counts. Any representation that does no better has learned cell death.
+    """
+    counts = table.column(column).cast(float, strict=True).to_numpy().astype(np.float64)
+    known = np.isfinite(counts)
+    if known.any() and counts[known].min() < 0:
+        raise ValueError(f"{column}: a cell count is negative")
+    x = np.log1p(counts[known])
+    if not len(x) or x.max() == x.min():
+        raise ValueError(f"{column}: all cell counts are equal or missing")
+    angle = np.pi * (x - x.min()) / (x.max() - x.min())
+    metadata = table.metadata.filter(known)
+    return Table(metadata, np.stack([np.cos(angle), np.sin(angle)], 1), ("cos_log_count", "sin_log_count"))
+
+
+def judge_cell_counts(table: Table, protocol: Protocol, column: str) -> Judgement:
+    """The baseline: `judge` of `cell_count_table`."""
+    protocol = dataclasses.replace(protocol, similarity="cosine")
+    return judge(cell_count_table(table, column), protocol, name="cell count only")
+
+
+def batch_effect(
+    table: Table, *, controls: str, batch: str, percentile: float = HEADLINE, similarity: str = "pearson"
+) -> retrieval.Enrichment:
+    """Batch enrichment score of the rows that match the query `controls` (Bornholdt 2021, section 4.8.2)."""
+    chosen = table.filter(table.where(controls))
+    if not len(chosen):
+        raise ValueError(f"no row matches {controls!r}")
+    batches = retrieval.encode(chosen.column(batch).to_list())
+    if len(np.unique(batches[batches >= 0])) < 2:
+        raise ValueError(f"the {len(chosen)} controls are all of one {batch}; a batch effect needs two")
+    return retrieval.enrichment(chosen.features, batches, percentile=percentile, similarity=similarity)
+
+
+class FeatureSpace(NamedTuple):
+    """First two principal components of a table's rows, for a look at batches and controls.
+
+    points: (N, 2) float64. explained: (2,) shares of the total variance. batches: (N,) text or None.
+    is_control: (N,) bool.
+    """
+
+    points: np.ndarray
+    explained: np.ndarray
+    batches: list[str | None]
+    is_control: np.ndarray
+
+
+def feature_space(table: Table, *, controls: str | None = None, batch: str | None = None) -> FeatureSpace:
+    """`FeatureSpace` of a table, usually of wells before normalization (Bornholdt 2021, figures 4.3 and 4.19)."""
+    if len(table) < 3 or table.num_features < 2 or not np.isfinite(table.features).all():
+        raise ValueError(
+            f"principal components need 3 rows, 2 features and no NaN; there are {len(table)} rows, "
+            f"{table.num_features} features and {int((~np.isfinite(table.features)).sum())} missing values"
+        )
+    x = table.features - table.features.mean(0, dtype=np.float64)
+    left, singular, _ = scipy.sparse.linalg.svds(x, k=2, random_state=0)
+    order = np.argsort(-singular)
+    points = left[:, order] * singular[order]
+    return FeatureSpace(
+        points=points,
+        explained=singular[order] ** 2 / max(float((x * x).sum()), np.finfo(np.float64).tiny),
+        batches=[None] * len(table) if batch is None else table.column(batch).cast(str).to_list(),
+        is_control=np.zeros(len(table), bool) if controls is None else table.where(controls),
+    )
