@@ -1,8 +1,11 @@
 """Write a small simulated release of a study, in the layout of the official one.
 
-Usage: python experiments/simulate.py coos7 --out=DIR --cells_per_class=300 --seed=0
+python experiments/simulate.py coos7 --out=DIR --cells_per_class=300 --seed=0
+python experiments/simulate.py features --out=DIR     # features of single cells of a LINCS-like screen
 """
 
+import pathlib
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,7 +16,7 @@ from coos.data import simulate
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("out", None, "Folder for the files of the release.", required=True)
-flags.DEFINE_integer("cells_per_class", 300, "Training cells of each class.", lower_bound=1)
+flags.DEFINE_integer("cells_per_class", 300, "coos7: training cells of each class.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Seed: the same seed gives the same pixels.", lower_bound=0)
 flags.DEFINE_boolean("overwrite", False, "Replace files of an earlier release.")
 
@@ -35,7 +38,16 @@ def simulate_coos7() -> int:
     return sum(sizes.values())
 
 
-STUDIES: Mapping[str, Callable[[], int]] = {"coos7": simulate_coos7}
+def simulate_features() -> int:
+    """Write features of single cells and their metadata, and return how many cells there are."""
+    out = pathlib.Path(FLAGS.out)
+    if FLAGS.overwrite:
+        for folder in ("features", "metadata"):
+            shutil.rmtree(out / folder, ignore_errors=True)
+    return simulate.write_cell_features(out, seed=FLAGS.seed, progress=True)
+
+
+STUDIES: Mapping[str, Callable[[], int]] = {"coos7": simulate_coos7, "features": simulate_features}
 
 
 def main(argv: Sequence[str]) -> None:

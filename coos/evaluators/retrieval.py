@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse.linalg
+from absl import logging
 
 from coos.metrics import retrieval
 from coos.metrics.retrieval import contingency, hits, precision, ranking, significance
@@ -89,7 +90,7 @@ def _judge(table: Table, protocol: Protocol, name: str) -> Judgement:
     known = np.asarray(labels.any(1) if labels.ndim == 2 else labels >= 0)
     if not known.any():
         raise ValueError(f"no row has a {protocol.label}")
-    ranked = known if protocol.unlabelled != "keep" else np.ones(len(table), bool)
+    ranked = known if protocol.unlabelled != "keep" else known | _comparable(table, protocol, ~known)
     prepared = _prepare(table, labels, protocol, ranked)
     if not prepared.matches.counts().any():
         raise ValueError(
@@ -97,7 +98,7 @@ def _judge(table: Table, protocol: Protocol, name: str) -> Judgement:
         )
     paired = prepared
     if protocol.unlabelled == "enrichment" and not known.all():
-        paired = _prepare(table, labels, protocol, np.ones(len(table), bool))
+        paired = _prepare(table, labels, protocol, known | _comparable(table, protocol, ~known))
 
     def both(ranks: ranking.Ranks) -> _Both:
         return _Both(
@@ -130,6 +131,21 @@ def _labels(table: Table, protocol: Protocol) -> tuple[np.ndarray, list[str]]:
     codes = retrieval.encode(values)
     names = {int(code): str(value) for code, value in zip(codes, values, strict=True) if code >= 0}
     return codes, [names[code] for code in range(len(names))]
+
+
+def _comparable(table: Table, protocol: Protocol, rows: np.ndarray) -> np.ndarray:
+    """(N,) bool: those of `rows` whose similarity is defined.
+
+    The consensus of all controls after a robust normalization on their medians is exactly zero. The thesis lost
+    its DMSO row there (N = 1,143 instead of 1,144), since an undefined correlation is no pair.
+    """
+    defined = np.zeros(len(table), bool)
+    if rows.any():
+        defined[rows] = retrieval.defined_rows(table.features[rows], similarity=protocol.similarity)
+    lost = int((rows & ~defined).sum())
+    if lost:
+        logging.warning("%d unlabelled rows with equal features have no similarity and are left out", lost)
+    return defined
 
 
 def _prepare(table: Table, labels: np.ndarray, protocol: Protocol, rows: np.ndarray) -> ranking.Prepared:

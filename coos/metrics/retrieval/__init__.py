@@ -25,7 +25,7 @@ from coos.metrics.retrieval.contingency import (
 )
 from coos.metrics.retrieval.controls import Grit, MpValue, grit, mp_value
 from coos.metrics.retrieval.hits import HitAtK, hit_at_k
-from coos.metrics.retrieval.inputs import SIMILARITIES, encode, encode_sets
+from coos.metrics.retrieval.inputs import SIMILARITIES, defined_rows, encode, encode_sets
 from coos.metrics.retrieval.precision import (
     average_precision,
     mean_defined,
@@ -56,6 +56,7 @@ __all__ = [
     "average_precision_p_values",
     "batch_enrichment",
     "benjamini_hochberg",
+    "defined_rows",
     "encode",
     "encode_sets",
     "enrichment",

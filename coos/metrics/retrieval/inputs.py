@@ -10,6 +10,7 @@ import scipy.stats
 from jax import Array
 from jax.typing import ArrayLike
 
+CHUNK = 4096  # rows prepared at a time
 SIMILARITIES = ("pearson", "cosine", "spearman")
 Exclude = ArrayLike | Sequence[ArrayLike] | None
 
@@ -93,12 +94,33 @@ def comparable_rows(features: ArrayLike, *, similarity: str = "pearson") -> Rows
     """`Rows` of `features` (N, D).
 
     "cosine" divides by the length; "pearson" subtracts the row's mean first (eq. 3.7 of Bornholdt 2021);
-    "spearman" replaces values by their average ranks first. NumPy input is prepared in float64, so that a
-    large common mean costs no digits. The result is float32, or float64 where JAX has that enabled.
+    "spearman" replaces values by their average ranks first. NumPy input is prepared in float64, a few thousand
+    rows at a time, so that a large common mean costs no digits; arrays on a device are prepared there. The
+    result is float32, or float64 where JAX has that enabled.
 
     Raises:
         ValueError: wrong shape, NaN or infinite values, or rows whose similarity is not defined.
+        TypeError: features are not numbers.
     """
+    values, scale = _compare(features, similarity)
+    undefined = np.flatnonzero(np.isnan(scale))
+    if len(undefined):
+        what = "are all zero" if similarity == "cosine" else "are all equal"
+        raise ValueError(
+            f"{len(undefined)} rows have features that {what}, first row {undefined[0]}: their {similarity} "
+            "similarity is not defined; drop these rows"
+        )
+    dtype = jax.dtypes.canonicalize_dtype(np.float64)
+    return Rows(jnp.asarray(values, dtype), jnp.asarray(scale, dtype))
+
+
+def defined_rows(features: ArrayLike, *, similarity: str = "pearson") -> np.ndarray:
+    """(N,) bool: rows whose similarity to others is defined, as it is not for rows of equal features."""
+    return ~np.isnan(_compare(features, similarity)[1])
+
+
+def _compare(features: ArrayLike, similarity: str) -> tuple[Any, np.ndarray]:
+    """Values and scale of `Rows`, the latter float64 and NaN for rows whose similarity is not defined."""
     if similarity not in SIMILARITIES:
         raise ValueError(f"similarity={similarity!r}: choose one of {SIMILARITIES}")
     on_device = isinstance(features, jax.Array) and similarity != "spearman"
@@ -107,28 +129,45 @@ def comparable_rows(features: ArrayLike, *, similarity: str = "pearson") -> Rows
         raise ValueError(f"features must be (rows, features), got shape {x.shape}")
     if x.dtype.kind not in "fiub" and not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"features must be numbers, got {x.dtype}")
-    xp: Any = jnp if on_device else np
-    _check_finite(np.asarray(xp.isfinite(x).all(1)))
-    if similarity == "spearman":
-        x = scipy.stats.rankdata(x, axis=1)
-    centred = _centred(x, xp, times=0 if similarity == "cosine" else 2)
-    lengths = np.asarray(xp.sqrt((centred * centred).sum(1)), np.float64)
-    _check_defined(lengths, np.asarray(xp.abs(x).max(1, initial=0)), x.dtype, x.shape[1], similarity)
-    power = np.exp2(np.round(np.log2(lengths)))
-    dtype = jax.dtypes.canonicalize_dtype(np.float64)
-    values = centred / xp.asarray(power, centred.dtype)[:, None]
-    return Rows(jnp.asarray(values, dtype), jnp.asarray(power / lengths, dtype))
+    if on_device:
+        values, scale = _compare_block(x, jnp, similarity)
+        _check_finite(np.asarray(scale))
+        return values, np.where(np.asarray(scale) == 0, np.nan, np.asarray(scale, np.float64))
+    values = np.empty(x.shape, jax.dtypes.canonicalize_dtype(np.float64))
+    scale = np.empty(len(x))
+    for begin in range(0, len(x), CHUNK):
+        rows = slice(begin, begin + CHUNK)
+        values[rows], scale[rows] = _compare_block(x[rows], np, similarity)
+    _check_finite(scale)
+    return values, np.where(scale == 0, np.nan, scale)
 
 
-def _centred(x: Any, xp: Any, *, times: int) -> Any:
-    """`x` in floating point without its row means; the second time removes the rounding of the first."""
+def _compare_block(x: Any, xp: Any, similarity: str) -> tuple[Any, Any]:
+    """Values and scale; scale is NaN for rows with values that are not finite, 0 where it is not defined."""
+    resolution = float(np.finfo(x.dtype).eps) if jnp.issubdtype(x.dtype, jnp.floating) else 0.0
     if xp is np:
         x = x.astype(np.float64)
     elif not jnp.issubdtype(x.dtype, jnp.floating) or x.dtype.itemsize < 4:
         x = x.astype(jnp.float32)
-    for _ in range(times):
-        x = x - x.mean(1, keepdims=True)
-    return x
+    finite = xp.isfinite(x).all(1)
+    x = xp.where(finite[:, None], x, 0)
+    if similarity == "spearman":
+        x = scipy.stats.rankdata(x, axis=1)
+    x = (
+        x / _power_of_two(xp.abs(x).max(1), xp)[:, None]
+    )  # now within 1.5: squares neither overflow nor vanish
+    for _ in range(0 if similarity == "cosine" else 2):
+        x = x - x.mean(1, keepdims=True)  # the second time removes the rounding of the first
+    lengths = xp.sqrt((x * x).sum(1))
+    power = _power_of_two(lengths, xp)
+    flat = lengths <= 6 * resolution * np.sqrt(x.shape[1])
+    scale = xp.where(flat, 0, power / xp.where(flat, 1, lengths))
+    return x / power[:, None], xp.where(finite, scale, np.nan)
+
+
+def _power_of_two(x: Any, xp: Any) -> Any:
+    """The nearest power of two, 1 for 0: dividing by it is exact."""
+    return xp.exp2(xp.round(xp.log2(xp.where(x > 0, x, 1))))
 
 
 def similarities(rows: Rows, first: Array, second: Array | None = None) -> Array:
@@ -138,22 +177,9 @@ def similarities(rows: Rows, first: Array, second: Array | None = None) -> Array
     return product * (rows.scale[first][:, None] * scale)
 
 
-def _check_finite(finite: np.ndarray) -> None:
-    if not finite.all():
-        rows = np.flatnonzero(~finite)
+def _check_finite(scale: np.ndarray) -> None:
+    rows = np.flatnonzero(np.isnan(scale))
+    if len(rows):
         raise ValueError(
             f"{len(rows)} rows have NaN or infinite features, first row {rows[0]}; drop or fill them"
-        )
-
-
-def _check_defined(
-    lengths: np.ndarray, largest: np.ndarray, dtype: Any, num_features: int, similarity: str
-) -> None:
-    resolution = np.finfo(dtype).eps if jnp.issubdtype(dtype, jnp.floating) else 0.0
-    flat = np.flatnonzero(lengths <= 4 * resolution * np.sqrt(num_features) * largest)
-    if len(flat):
-        what = "are all zero" if similarity == "cosine" else "are all equal"
-        raise ValueError(
-            f"{len(flat)} rows have features that {what}, first row {flat[0]}: their {similarity} similarity is "
-            "not defined; drop these rows"
         )
