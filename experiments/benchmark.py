@@ -2,6 +2,7 @@
 
     python experiments/benchmark.py train     # the whole loop beside the bare compiled step
     python experiments/benchmark.py input     # the input pipeline beside a plain memory-mapped read
+    python experiments/benchmark.py retrieval # profile steps and retrieval metrics beside other tools
 
 Other networks and sizes: --config=configs/coos7/modern.py --config.model.width=64 and so on. The images are
 simulated in memory: their content does not matter for speed.
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 from absl import app, flags
+from benchmarks import retrieval
 from ml_collections import config_flags
 
 from coos import console, optim
@@ -31,6 +33,7 @@ DEFAULT = str(pathlib.Path(__file__).parent.parent / "configs" / "coos7" / "quic
 _CONFIG = config_flags.DEFINE_config_file("config", DEFAULT, "Config of the network and the optimizer.")
 _CELLS = flags.DEFINE_integer("cells_per_class", 300, "Size of the simulated training set.", lower_bound=10)
 _STEPS = flags.DEFINE_integer("steps", 60, "Steps of each timed stretch.", lower_bound=5)
+_ONLY = flags.DEFINE_string("only", "", "retrieval: measure what has this in its title.")
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed stretches of each kind, taken in turns.", lower_bound=1)
 
 
@@ -164,9 +167,12 @@ MEASURES = {"train": (measure_training, "step"), "input": (measure_input, "memma
 
 def main(argv: list[str]) -> None:
     """Run the named measurement and print it beside its peer."""
-    if len(argv) != 2 or argv[1] not in MEASURES:
-        raise app.UsageError(f"name one of: {', '.join(MEASURES)}")
+    if len(argv) != 2 or argv[1] not in (*MEASURES, "retrieval"):
+        raise app.UsageError(f"name one of: {', '.join((*MEASURES, 'retrieval'))}")
     console.setup()
+    if argv[1] == "retrieval":
+        retrieval.main(rounds=_ROUNDS.value, only=_ONLY.value)
+        return
     measure, peer = MEASURES[argv[1]]
     devices = jax.local_devices()
     config = _CONFIG.value

@@ -1,6 +1,7 @@
 """The architecture: imports go down, configs load and describe runnable things, no study in a module's name."""
 
 import ast
+import dataclasses
 import importlib
 import json
 import pathlib
@@ -10,6 +11,8 @@ import pytest
 
 from coos import models, registry
 from coos import workdir as work
+from coos.evaluators import retrieval
+from coos.profiles import pipeline
 from coos.train import classification
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
@@ -25,6 +28,8 @@ FLOORS = [
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 MODULES = sorted((REPOSITORY / "coos").rglob("*.py"))
 CONFIGS = sorted(p for p in (REPOSITORY / "configs").rglob("*.py") if p.stem != "__init__")
+PIPELINES = [path for path in CONFIGS if path.stem == "profiles"]  # for experiments/profile.py
+TRAININGS = [path for path in CONFIGS if path.stem != "profiles"]  # for experiments/train.py
 
 
 def imported(path):
@@ -56,10 +61,20 @@ def test_no_study_in_a_module_name():
     assert not [path for path in MODULES if any(study in path.stem for study in studies)]
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_config_describes_a_model_that_can_be_built(path):
+def load_config(path):
     config = importlib.import_module(f"configs.{path.parent.name}.{path.stem}").get_config()
     assert work.plain(config.to_dict()) == json.loads(json.dumps(config.to_dict()))
+    return config
+
+
+def test_every_config_is_of_a_known_kind():
+    assert {path.parent.name for path in CONFIGS} == {"coos7", "cell_folder", "lincs", "bbbc021"}
+    assert len(CONFIGS) == len(TRAININGS) + len(PIPELINES)
+
+
+@pytest.mark.parametrize("path", TRAININGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_config_describes_a_model_that_can_be_built(path):
+    config = load_config(path)
     dataset = {"class_names": list("abcdefg"), "image_shape": [64, 64, 2]}
     constants = {"mean": [0.0, 0.0], "std": [1.0, 1.0]}
     if config.preprocess.intensity == "stretch":
@@ -70,6 +85,16 @@ def test_config_describes_a_model_that_can_be_built(path):
     assert config.select in ("balanced_error", "cross_entropy")
     assert config.report.reference in config.evaluation.sets
     assert config.num_steps % config.evaluate_every == 0
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_config_describes_a_pipeline_that_can_be_built(path):
+    config = load_config(path).to_dict()
+    steps = pipeline.build({**config, "data": "data", "metadata": "metadata"})
+    assert [named.name for named in steps] == list(config["steps"])
+    known = {field.name for field in dataclasses.fields(retrieval.Protocol)}
+    assert set(config["retrieval"]) <= known | {"controls", "batch", "cell_count"}
+    assert config["published_source"]
 
 
 def test_every_model_and_builder_is_importable():

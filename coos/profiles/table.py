@@ -88,13 +88,17 @@ class Table:
             found = self.metadata.select(pl.sql_expr(query).alias("found"))["found"]
         except exceptions.PolarsError as error:
             raise ValueError(f"query {query!r}: {error}") from error
-        if found.dtype != pl.Boolean or len(found) != len(self):
-            raise ValueError(f"query {query!r} is not a condition on rows: it gives {found.dtype}")
+        if found.dtype != pl.Boolean:
+            raise ValueError(f"query {query!r} is not a condition: it gives {found.dtype}")
+        if len(found) != len(self):
+            raise ValueError(
+                f"query {query!r} is not about rows: it gives {len(found)} values for {len(self)}"
+            )
         return found.fill_null(False).to_numpy()
 
     def filter(self, rows: np.ndarray) -> "Table":
         """The rows chosen by a (N,) bool mask, or those at integer positions, in that order."""
-        rows = np.asarray(rows)
+        rows = np.asarray(rows, None if len(rows) else np.int64)
         if rows.dtype == bool and rows.shape != (len(self),):
             raise ValueError(f"a mask of shape {rows.shape} for {len(self)} rows")
         positions = np.flatnonzero(rows) if rows.dtype == bool else rows
@@ -110,8 +114,13 @@ class Table:
 
     def keep_features(self, keep: np.ndarray) -> "Table":
         """The features chosen by a (D,) bool mask."""
+        keep = np.asarray(keep)
+        if keep.dtype != bool or keep.shape != (self.num_features,):
+            raise ValueError(
+                f"keep must be a bool mask of {self.num_features} features, got {keep.dtype} {keep.shape}"
+            )
         names = tuple(name for name, kept in zip(self.feature_names, keep, strict=True) if kept)
-        return Table(self.metadata, self.features[:, np.asarray(keep, bool)], names)
+        return Table(self.metadata, self.features[:, keep], names)
 
     def groups(self, by: str | Sequence[str]) -> tuple[np.ndarray, pl.DataFrame]:
         """Codes (N,) int64 of the group of each row, and a frame with one row of keys per group.
@@ -150,6 +159,8 @@ def concatenate(tables: Iterable[Table]) -> Table:
         if table.feature_names != names:
             differing = sorted(set(names) ^ set(table.feature_names)) or ["their order"]
             raise ValueError(f"table {number} has other features than table 0: {listing(differing)}")
+    if len(tables) == 1:
+        return tables[0]
     metadata = pl.concat([table.metadata for table in tables], how="diagonal_relaxed")
     return Table(metadata, np.concatenate([table.features for table in tables]), names)
 

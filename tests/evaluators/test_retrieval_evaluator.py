@@ -45,10 +45,7 @@ def test_values_are_those_of_the_metrics():
     assert values["average_precision"] == (pytest.approx(average.mean(), abs=1e-6), len(labels))
     enriched = retrieval.enrichment(features, labels, percentile=(0.9, 0.99))
     np.testing.assert_array_equal(judgement.enrichment.table, enriched.table)
-    assert (
-        values["odds_ratio_at_0.99"] == (enriched.odds_ratio[1], len(labels) * (len(labels) - 1) // 2)
-        or values["odds_ratio_at_0.99"][0] == enriched.odds_ratio[1]
-    )
+    assert values["odds_ratio_at_0.99"][0] == enriched.odds_ratio[1]
     hits = retrieval.hit_at_k(features, labels)
     assert values["hit_score"] == (pytest.approx(hits.score, abs=1e-6), len(hits.ranks))
     groups = retrieval.mean_average_precision(features, labels)
@@ -142,8 +139,8 @@ def test_batch_effect_is_about_controls_alone():
     table = make_table(
         labels=["x"] * 60, Metadata_batch=batch, Metadata_type=np.where(control, "DMSO", "trt")
     )
-    shift = np.random.default_rng(1).normal(size=(3, 20)) * control[:, None].reshape(-1, 1)[:1]
-    features = table.features + 9 * shift[np.arange(60) // 20] * control[:, None]
+    shift = 9 * np.random.default_rng(1).normal(size=(3, 20))
+    features = table.features + shift[np.arange(60) // 20] * control[:, None]
     shifted = table.with_features(features)
     found = evaluator.batch_effect(
         shifted, controls="Metadata_type = 'DMSO'", batch="Metadata_batch", percentile=0.9
@@ -170,9 +167,9 @@ def test_feature_space_is_that_of_scikit_learn():
     )
     assert found.is_control.sum() == 20
     assert found.batches[0] == "0"
+    broken = table.features.copy()
+    broken[0, 0] = np.nan
     with pytest.raises(ValueError, match="1 missing values"):
-        broken = table.features.copy()
-        broken[0, 0] = np.nan
         evaluator.feature_space(table.with_features(broken))
 
 

@@ -1,0 +1,58 @@
+"""BBBC021: published CellProfiler profiles of wells to treatments, mechanism by nearest neighbour (Ljosa 2013).
+
+    python experiments/profile.py --config=configs/bbbc021/profiles.py --config.data=FOLDER --workdir=runs/bbbc021
+    python experiments/retrieve.py --profiles=runs/bbbc021 --out=reports/bbbc021
+
+Seconds on two cores. Expected: not-same-compound accuracy (precision@1) 0.825, 85 of 103 treatments; published
+as 0.82. `data` holds `ljosa_jbiomolscreen_2013_per_well_mean.csv.gz` (cytomining/cytominergallery),
+`BBBC021_v1_image.csv` and `moa.csv` (BBBC021, Broad Bioimage Benchmark Collection).
+
+Standardized per plate on its DMSO wells, mean per treatment (compound and concentration), cosine similarity,
+neighbours of the same compound left out.
+"""
+
+from ml_collections import ConfigDict
+
+DMSO = "Metadata_compound = 'DMSO'"
+
+
+def get_config() -> ConfigDict:
+    """The pipeline, and the protocol that judges it."""
+    config = ConfigDict()
+    config.study = "bbbc021"
+    config.run = "cellprofiler"
+    config.data = ""
+    config.source = {
+        "path": "{data}/ljosa_jbiomolscreen_2013_per_well_mean.csv.gz",
+        "metadata_columns": {
+            "Image_Metadata_Plate": "Metadata_Plate",
+            "Image_Metadata_Well": "Metadata_Well",
+        },
+    }
+    config.steps = ("treatments", "standardize", "consensus", "mechanisms", "without_controls")
+    config.treatments = {
+        "kind": "annotate",
+        "path": "{data}/BBBC021_v1_image.csv",
+        "on": {"Metadata_Plate": "Image_Metadata_Plate_DAPI", "Metadata_Well": "Image_Metadata_Well_DAPI"},
+        "columns": {"Image_Metadata_Compound": "compound", "Image_Metadata_Concentration": "concentration"},
+        "save": "level3",
+    }
+    config.standardize = {"reference": DMSO, "by": "Metadata_Plate", "save": "level4"}
+    config.consensus = {"by": ("Metadata_compound", "Metadata_concentration"), "method": "mean"}
+    config.mechanisms = {
+        "kind": "annotate",
+        "path": "{data}/moa.csv",
+        "on": {"Metadata_compound": "compound", "Metadata_concentration": "concentration"},
+    }
+    config.without_controls = {"kind": "keep_rows", "query": f"NOT ({DMSO})"}
+
+    config.retrieval = {
+        "label": "Metadata_moa",
+        "exclude": ("Metadata_compound",),
+        "similarity": "cosine",
+        "controls": DMSO,
+        "batch": "Metadata_Plate",
+    }
+    config.published = {"precision_at_1": 0.82}
+    config.published_source = "Ljosa et al. 2013; leaving out the same compound, 103 treatments"
+    return config

@@ -1,0 +1,1 @@
+"""LINCS Cell Painting (Bornholdt 2021)."""

@@ -1,0 +1,163 @@
+"""Normalization: put each feature on the scale of reference rows, such as the control wells of its plate.
+
+    step = MadRobustize(reference="Metadata_broad_sample = 'DMSO'", by="Metadata_Plate")
+    normalized = step.fit(table).transform(table)
+    z = Standardize().fit(x).transform(x)                                   # bare arrays
+
+For each feature, from the reference rows of a group:
+
+    Standardize     (x - mean) / population standard deviation
+    Robustize       (x - median) / (75 % quantile - 25 % quantile)
+    MadRobustize    (x - median) / (1.4826 median|x - median| + epsilon)
+
+`Spherize` (coos.profiles.spherize) works on all features at once. These are the operations of pycytominer, of
+Bornholdt (2021), section 3.3. The thesis prints the mean in equations 3.4 and 3.6, and 3.6 without the factor
+1.4826; the code that made its figures uses the median and the factor, and so does this.
+
+Missing values (NaN) are left out of the statistics and stay missing.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+from absl import logging
+
+from coos.profiles.spherize import BLOCK, Spherize
+from coos.profiles.step import Data, GroupedStep
+from coos.profiles.table import listing
+
+__all__ = ["MadRobustize", "Robustize", "Scaling", "Spherize", "Standardize"]
+
+
+class Scaling(NamedTuple):
+    """What is subtracted from each feature, and what the difference is divided by: (D,) float64 each."""
+
+    center: np.ndarray
+    scale: np.ndarray
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Scale(GroupedStep):
+    """(x - center) / scale, feature by feature; subclasses say what center and scale are.
+
+    Results are float32 for tables and float32 arrays, otherwise float64; center, scale and the difference are
+    float64, so that a spread that is small beside the mean is not lost.
+
+    Raises:
+        ValueError: infinite values, or features that are missing in all reference rows of a group.
+    """
+
+    def learn(self, x: np.ndarray, names: Sequence[str]) -> Scaling:
+        """Center and scale of each feature of the reference rows `x` (n, D)."""
+        _refuse_infinite(x, names)
+        missing = np.isnan(x)
+        absent = np.flatnonzero(missing.all(0)).tolist()
+        if absent:
+            raise ValueError(
+                f"{len(absent)} features are missing in all {len(x)} reference rows: "
+                f"{listing([names[i] for i in absent])}; drop them first, with select.DropMissing(reference=...)"
+            )
+        return self._statistics(x, len(x) - missing.sum(0))
+
+    def apply(self, state: Scaling, x: np.ndarray) -> np.ndarray:
+        """Rows `x` (n, D) scaled."""
+        if x.shape[1] != len(state.center):
+            raise ValueError(f"fitted on {len(state.center)} features, these are {x.shape[1]}")
+        _refuse_infinite(x, getattr(self, "names_", range(x.shape[1])))
+        scaled = np.empty_like(x)
+        for start in range(0, len(x), BLOCK):
+            difference = x[start : start + BLOCK] - state.center
+            difference /= state.scale
+            scaled[start : start + BLOCK] = difference
+        return scaled
+
+    def _statistics(self, x: np.ndarray, counts: np.ndarray) -> Scaling:
+        """From `x` (n, D), of which `counts` (D,) > 0 values are there."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(kw_only=True)
+class Standardize(_Scale):
+    """(x - mean) / population standard deviation; a feature without spread is divided by 1.
+
+    No spread is a deviation within the rounding of the mean, n eps |mean| (in float64), as in scikit-learn.
+    """
+
+    def _statistics(self, x: np.ndarray, counts: np.ndarray) -> Scaling:
+        values = np.where(np.isnan(x), 0.0, x)
+        mean = values.sum(0, dtype=np.float64) / counts
+        deviation = np.where(np.isnan(x), 0.0, x - mean)
+        std = np.sqrt(np.einsum("nd,nd->d", deviation, deviation) / counts)
+        rounding = counts * np.finfo(np.float64).eps * np.abs(mean)
+        return Scaling(mean, np.where(std <= rounding, 1.0, std))
+
+
+@dataclasses.dataclass(kw_only=True)
+class Robustize(_Scale):
+    """(x - median) / (75 % quantile - 25 % quantile), interpolated linearly; a zero range is replaced by 1."""
+
+    def _statistics(self, x: np.ndarray, counts: np.ndarray) -> Scaling:
+        ordered = np.sort(x, axis=0)
+        spread = _quantile(ordered, counts, 0.75) - _quantile(ordered, counts, 0.25)
+        return Scaling(_quantile(ordered, counts, 0.5), np.where(spread == 0, 1.0, spread))
+
+
+@dataclasses.dataclass(kw_only=True)
+class MadRobustize(_Scale):
+    """(x - median) / (1.4826 median|x - median| + epsilon).
+
+    Args:
+        epsilon: positive. 1e-18 is pycytominer's default, and the published figures' value. It keeps zeros
+            finite but not small: a feature that more than half of the reference rows share has no MAD, and
+            whatever differs from the median is multiplied by 1e18. A warning says how many features do;
+            drop them before with select.VarianceThreshold, or after with select.DropOutliers.
+    """
+
+    epsilon: float = 1e-18
+
+    def __post_init__(self):
+        if not self.epsilon > 0:
+            raise ValueError(
+                f"epsilon={self.epsilon}: must be positive, or features without MAD are undefined"
+            )
+
+    def fit(self, data: Data) -> Self:
+        """Learn median and MAD of the reference rows of each group."""
+        super().fit(data)
+        flat = np.array([scale == self.epsilon for _, scale in self.states_.values()])
+        if flat.any():
+            positions = np.flatnonzero(flat.any(0)).tolist()
+            names = getattr(self, "names_", range(flat.shape[1]))
+            logging.warning(
+                f"{len(positions)} features have no median absolute deviation, in {flat.any(1).sum()} of "
+                f"{len(flat)} groups: {listing([str(names[i]) for i in positions])}; there, differences are divided "
+                f"by epsilon={self.epsilon:g}. Drop such features before or after"
+            )
+        return self
+
+    def _statistics(self, x: np.ndarray, counts: np.ndarray) -> Scaling:
+        median = _quantile(np.sort(x, axis=0), counts, 0.5)
+        mad = _quantile(np.sort(np.abs(x - median), axis=0), counts, 0.5)
+        return Scaling(median, 1.4826 * mad + self.epsilon)
+
+
+def _quantile(ordered: np.ndarray, counts: np.ndarray, q: float) -> np.ndarray:
+    """The q-quantile (D,) float64 of the first `counts` (D,) values of sorted columns (n, D), interpolated."""
+    position = q * (counts - 1)
+    below = np.floor(position).astype(int)
+    share = position - below
+    columns = np.arange(len(counts))
+    low = ordered[below, columns].astype(np.float64)
+    return low + share * (ordered[np.minimum(below + 1, counts - 1), columns] - low)
+
+
+def _refuse_infinite(x: np.ndarray, names: Sequence[object]) -> None:
+    infinite = np.isinf(x)
+    if infinite.any():
+        where = np.flatnonzero(infinite.any(0)).tolist()
+        raise ValueError(
+            f"{int(infinite.sum())} values are infinite, in {len(where)} features: "
+            f"{listing([str(names[i]) for i in where])}; mark them as missing (NaN), or drop the features"
+        )

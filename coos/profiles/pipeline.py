@@ -1,0 +1,146 @@
+"""A row of steps, described by data: from features on disk to consensus profiles in one command.
+
+    config.source = {"path": "{data}/features"}
+    config.steps = ("aggregate", "annotate", "spherize", "consensus")
+    config.aggregate = {"method": "median", "save": "level3"}
+    config.annotate = {"path": "{data}/platemap/*.txt", "on": {...}}
+    config.spherize = {"reference": "Metadata_broad_sample = 'DMSO'"}
+    config.consensus = {"by": "Metadata_broad_sample", "method": "median"}
+
+A step is found by its name in `STEPS`; where the same kind is needed twice, `kind` says what it is
+(`config.plates = {"kind": "annotate", ...}`). Its other entries are the options of its class. `save` keeps the
+table after the step as `<save>.parquet`. `{data}` in a path stands for the field `config.data`.
+"""
+
+import dataclasses
+import glob
+import pathlib
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from absl import logging
+
+from coos.profiles import aggregate, annotate, choose, consensus, deepprofiler, files, normalize, select
+from coos.profiles.step import Step
+from coos.profiles.table import Table, concatenate
+
+STEPS: dict[str, type[Step]] = {
+    "aggregate": aggregate.Aggregate,
+    "annotate": annotate.Annotate,
+    "fill": choose.Fill,
+    "keep_rows": choose.KeepRows,
+    "nearest_dose": choose.NearestDose,
+    "keep_shared": choose.KeepShared,
+    "standardize": normalize.Standardize,
+    "robustize": normalize.Robustize,
+    "mad_robustize": normalize.MadRobustize,
+    "spherize": normalize.Spherize,
+    "select": select.Select,
+    "variance_threshold": select.VarianceThreshold,
+    "minimum_variance": select.MinimumVariance,
+    "correlation_threshold": select.CorrelationThreshold,
+    "drop_missing": select.DropMissing,
+    "drop_outliers": select.DropOutliers,
+    "blocklist": select.Blocklist,
+    "noise_removal": select.NoiseRemoval,
+    "consensus": consensus.Consensus,
+}
+FINAL = "profiles"
+
+
+@dataclasses.dataclass
+class NamedStep:
+    """A step of a pipeline with its name, and the name under which its table is saved ("" = not)."""
+
+    name: str
+    step: Step
+    save: str = ""
+
+
+def build(config: Mapping[str, Any]) -> list[NamedStep]:
+    """The steps of a config, as a nested dict (`ConfigDict.to_dict()`).
+
+    Raises:
+        ValueError: an unknown kind or option, or a step without its options; the known ones are listed.
+    """
+    names = list(config["steps"])
+    if len(set(names)) != len(names):
+        raise ValueError(f"steps {names}: every step needs a name of its own; `kind` says what it is")
+    steps = [_build(name, config) for name in names]
+    saved = [named.save for named in steps if named.save]
+    if len(set(saved)) != len(saved) or FINAL in saved:
+        raise ValueError(f"two tables would be saved under one name: {[*saved, FINAL]}")
+    return steps
+
+
+def _build(name: str, config: Mapping[str, Any]) -> NamedStep:
+    options = dict(config.get(name) or {})
+    kind, save = options.pop("kind", name), options.pop("save", "")
+    if kind not in STEPS:
+        raise ValueError(f"step {name!r}: no kind {kind!r}; available: {', '.join(sorted(STEPS))}")
+    known = [field.name for field in dataclasses.fields(STEPS[kind])]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"step {name!r}: {kind} has no option {unknown[0]!r}; it has {', '.join(known)}")
+    if isinstance(options.get("path"), str):
+        options["path"] = located(options["path"], config)
+    try:
+        return NamedStep(name, STEPS[kind](**options), save)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"step {name!r}: {error}") from error
+
+
+def located(path: str, config: Mapping[str, Any]) -> str:
+    """`path` with every `{field}` replaced by that field of the config; ValueError if it is empty or absent."""
+    for field in re.findall(r"\{(\w+)\}", path):
+        if not config.get(field):
+            raise ValueError(f"{path}: say where that is, with --config.{field}=FOLDER")
+        path = path.replace(f"{{{field}}}", str(config[field]))
+    return path
+
+
+def read_source(config: Mapping[str, Any]) -> Table:
+    """The table that the pipeline starts from: a file, several that match a pattern, or a DeepProfiler folder.
+
+    With `source.aggregate` (options of `aggregate`), a DeepProfiler folder is aggregated file by file and never
+    held in memory as a whole.
+    """
+    source = dict(config["source"])
+    path = located(source.pop("path"), config)
+    streamed = source.pop("aggregate", None)
+    if pathlib.Path(path).is_dir():
+        names = source.pop("feature_names", None) or None
+        sites = deepprofiler.sites(path, feature_names=names)
+        return aggregate.aggregate_stream(sites, **streamed) if streamed else concatenate(sites)
+    found = sorted(glob.glob(path))
+    if not found:
+        raise ValueError(f"{path}: no such file or folder")
+    source.pop("feature_names", None)
+    tables = (files.read(name, **source) for name in found)
+    return aggregate.aggregate_stream(tables, **streamed) if streamed else concatenate(tables)
+
+
+def run(
+    table: Table, steps: Sequence[NamedStep], *, save: Callable[[str, Table], None] | None = None
+) -> Table:
+    """`table` after all steps, each fitted on what comes in; `save(name, table)` gets the tables to keep.
+
+    Raises:
+        ValueError: as the steps do, with the step's name.
+    """
+    logging.info("%d rows, %d features", len(table), table.num_features)
+    for named in steps:
+        began = time.perf_counter()
+        try:
+            table = named.step.fit_transform(table)
+        except ValueError as error:
+            raise ValueError(f"step {named.name!r}: {error}") from error
+        seconds = time.perf_counter() - began
+        logging.info("%s: %d rows, %d features, %.1f s", named.name, len(table), table.num_features, seconds)
+        if named.save and save:
+            save(named.save, table)
+    if save:
+        save(FINAL, table)
+    return table

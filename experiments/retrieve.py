@@ -1,0 +1,210 @@
+"""Do profiles with one label lie close together? Score any tables of profiles, and write a page about it.
+
+    python experiments/retrieve.py --profiles=runs/pretrained,runs/trained --out=report      # of profile.py
+    python experiments/retrieve.py --profiles=mine.parquet,theirs.csv.gz --label=Metadata_moa \
+        --exclude=Metadata_compound --similarity=cosine --out=report
+    python experiments/retrieve.py --profiles=plate.csv.gz --rows="Metadata_broad_sample <> 'DMSO'" --out=report
+
+--profiles takes files of any tool (Parquet; CSV in the cytomining convention: metadata columns start with
+`Metadata_`, all others are features) and work directories of experiments/profile.py. The protocol is that of the
+first work directory's config, if there is one; flags come before it. Where a table has a cell count, a profile
+of nothing but the cell count is scored beside it: what does not beat it has learned cell death.
+
+Writes index.html, figures/, tables/, results.jsonl and protocol.json to --out.
+"""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
+from absl import app, flags
+
+from coos import console
+from coos import workdir as work
+from coos.data import simulate
+from coos.evaluators import retrieval as evaluator
+from coos.profiles import files
+from coos.profiles.table import Table
+from coos.report import retrieval as report
+
+DEFAULT = evaluator.Protocol()
+_PROFILES = flags.DEFINE_list("profiles", None, "Tables, or work directories of profile.py.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Folder for the report.", required=True)
+_NAMES = flags.DEFINE_list("names", None, "What to call the tables (default: their paths' last parts).")
+_LABEL = flags.DEFINE_string("label", None, f"Column that makes rows match (default {DEFAULT.label}).")
+_SEPARATOR = flags.DEFINE_string(
+    "separator", None, "'|': rows match that share a part (default: whole text)."
+)
+_EXCLUDE = flags.DEFINE_list("exclude", None, "Columns; rows equal in one of them are no neighbours.")
+_SIMILARITY = flags.DEFINE_enum("similarity", None, ["pearson", "cosine", "spearman"], "Default: pearson.")
+_UNLABELLED = flags.DEFINE_enum(
+    "unlabelled", None, evaluator.UNLABELLED, "Rows without label: dropped, kept in pairs alone, or kept."
+)
+_ROWS = flags.DEFINE_string("rows", None, "Query: score these rows alone.")
+_CELL_COUNT = flags.DEFINE_string("cell_count", None, "Column of cell counts (default Metadata_cell_count).")
+_WELLS = flags.DEFINE_list("wells", None, "Tables of wells, for principal components and batch effects.")
+_CONTROLS = flags.DEFINE_string("controls", None, "Query: the control wells.")
+_BATCH = flags.DEFINE_string("batch", None, "Column of the wells' batch, plate or other nuisance.")
+_TITLE = flags.DEFINE_string("title", "Retrieval of profiles", "Title of the page.")
+
+
+class Source(NamedTuple):
+    """A table to score, and what its work directory says about it."""
+
+    name: str
+    table: Table
+    config: dict[str, Any]
+    folder: pathlib.Path | None
+
+
+def load(path: str, name: str) -> Source:
+    """A file, or profiles.parquet of a work directory with its config."""
+    place = pathlib.Path(path)
+    if place.is_dir() and (place / "config.json").exists():
+        config = work.read_json(place / "config.json")["config"]
+        return Source(name or place.name, files.read(place / "profiles.parquet"), config, place)
+    return Source(name or place.name.split(".")[0], files.read(place), {}, None)
+
+
+def setting(flag: Any, sources: Sequence[Source], field: str, default: Any) -> Any:
+    """The flag if it is given, else the first config's `retrieval.<field>`, else the default."""
+    if flag is not None:
+        return flag
+    found = [source.config["retrieval"] for source in sources if "retrieval" in source.config]
+    return found[0].get(field, default) if found else default
+
+
+def make_protocol(sources: Sequence[Source]) -> evaluator.Protocol:
+    """What counts as a match, from flags and configs."""
+    given = {
+        "label": _LABEL.value,
+        "separator": _SEPARATOR.value,
+        "exclude": _EXCLUDE.value,
+        "similarity": _SIMILARITY.value,
+        "unlabelled": _UNLABELLED.value,
+    }
+    chosen = {name: setting(flag, sources, name, getattr(DEFAULT, name)) for name, flag in given.items()}
+    return evaluator.Protocol(**{**chosen, "exclude": tuple(chosen["exclude"])})
+
+
+def judge_all(sources: Sequence[Source], protocol: evaluator.Protocol) -> tuple[list, list[str]]:
+    """A judgement of every table and one of the cell counts, and notes for the page."""
+    judgements, notes = [evaluator.judge(s.table, protocol, name=s.name) for s in sources], []
+    column = setting(_CELL_COUNT.value, sources, "cell_count", "Metadata_cell_count")
+    counted = [source for source in sources if column in source.table.metadata.columns]
+    if counted:
+        judgements.append(evaluator.judge_cell_counts(counted[0].table, protocol, column))
+        notes.append(f"The baseline knows only the cell count, {column} of {counted[0].name}.")
+    elif _CELL_COUNT.value:
+        raise ValueError(f"no table has the column {column}")
+    return judgements, notes
+
+
+def wells(sources: Sequence[Source]) -> list[tuple[str, Table]]:
+    """(name, table) of wells: --wells, or what the work directories saved before and after normalization."""
+    if _WELLS.value is not None:
+        return [(pathlib.Path(path).name, files.read(path)) for path in _WELLS.value]
+    found = [
+        (f"{source.name}, {level}", source.folder / f"{level}.parquet")
+        for source in sources
+        if source.folder
+        for level in ("level3", "level4")
+    ]
+    return [(name, files.read(path)) for name, path in found if path.exists()]
+
+
+def look_at_wells(sources: Sequence[Source]) -> tuple[list, dict[str, Any]]:
+    """Principal components, and batch effects or why there are none, of all tables of wells."""
+    controls = setting(_CONTROLS.value, sources, "controls", None)
+    batch = setting(_BATCH.value, sources, "batch", None)
+    spaces: list[tuple[str, evaluator.FeatureSpace]] = []
+    effects: dict[str, Any] = {}
+    for name, table in wells(sources):
+        spaces.append((name, evaluator.feature_space(table, controls=controls, batch=batch)))
+        if controls and batch:
+            try:
+                effects[name] = evaluator.batch_effect(table, controls=controls, batch=batch)
+            except ValueError as error:
+                effects[name] = str(error)
+    return spaces, effects
+
+
+def is_simulated(table: Table) -> bool:
+    """Whether a plate or compound bears the mark of `coos.data.simulate`."""
+    text = [column for column in table.metadata.get_columns() if column.dtype == pl.String]
+    return any(column.str.starts_with(simulate.MARK).any() for column in text)
+
+
+def write(sources: Sequence[Source], out: pathlib.Path) -> pathlib.Path:
+    """Score the tables, write rows and page, print the main scores; returns the page's path."""
+    protocol = make_protocol(sources)
+    judgements, notes = judge_all(sources, protocol)
+    spaces, effects = look_at_wells(sources)
+    by_name = {source.name: source.config for source in sources}
+    rows = [
+        row
+        for judgement in judgements
+        for row in evaluator.result_rows(
+            judgement, study=by_name.get(judgement.name, {}).get("study", ""), dataset=judgement.name
+        )
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    work.replace_rows(out / "results.jsonl", rows)
+    about = {"protocol": dataclasses.asdict(protocol), "profiles": _PROFILES.value, "rows": _ROWS.value}
+    work.write_json(out / "protocol.json", {**about, "versions": work.versions()})
+    page = report.write(
+        out,
+        judgements,
+        title=_TITLE.value,
+        published={s.name: s.config["published"] for s in sources if s.config.get("published")},
+        published_source="; ".join(
+            dict.fromkeys(s.config["published_source"] for s in sources if s.config.get("published_source"))
+        ),
+        spaces=spaces,
+        batch_effects=effects,
+        notes=notes,
+        simulated=any(is_simulated(source.table) for source in sources),
+    )
+    print(summary(judgements))
+    return page
+
+
+def summary(judgements: Sequence[evaluator.Judgement]) -> str:
+    """The main scores, one line per table."""
+    shown = ("odds_ratio_at_0.995", "precision_at_1", "precision_at_r", "average_precision", "hit_score")
+    width = max(len(judgement.name) for judgement in judgements) + 2
+    lines = [f"{'':<{width}}{'rows':>8}" + "".join(f"{name:>22}" for name in shown)]
+    for judgement in judgements:
+        found = evaluator.values(judgement)
+        cells = "".join(f"{found[name][0]:>22.6g}" for name in shown)
+        lines.append(f"{judgement.name:<{width}}{judgement.num_rows:>8}{cells}")
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    """Load the tables, score them, write the report."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --")
+    console.setup()
+    names = _NAMES.value or [""] * len(_PROFILES.value)
+    try:
+        if len(names) != len(_PROFILES.value):
+            raise ValueError(f"{len(names)} --names for {len(_PROFILES.value)} --profiles")
+        sources = [load(path, name) for path, name in zip(_PROFILES.value, names, strict=True)]
+        if len({source.name for source in sources}) != len(sources):
+            raise ValueError(
+                f"two tables are called {[s.name for s in sources]}; tell them apart with --names"
+            )
+        if _ROWS.value:
+            sources = [s._replace(table=s.table.filter(s.table.where(_ROWS.value))) for s in sources]
+        page = write(sources, pathlib.Path(_OUT.value).resolve())
+    except (ValueError, OSError) as error:
+        sys.exit(f"retrieve.py: {error}")
+    print(f"report: {page}")
+
+
+if __name__ == "__main__":
+    app.run(main)

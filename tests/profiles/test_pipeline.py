@@ -1,0 +1,217 @@
+"""Pipelines as data, and the simulated screen from cells to consensus and to the report."""
+
+import importlib
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import scipy.linalg
+from run_scripts import REPOSITORY, run_script
+
+from coos.data import simulate
+from coos.evaluators import retrieval as evaluator
+from coos.profiles import files, pipeline
+from coos.profiles.table import Table
+
+LINCS = REPOSITORY / "configs" / "lincs" / "profiles.py"
+
+
+def small(**columns):
+    metadata = pl.DataFrame({"Metadata_Plate": ["p", "p", "q", "q"], **columns})
+    return Table(metadata, np.arange(12.0).reshape(4, 3) ** 2, ("a", "b", "c"))
+
+
+def test_steps_run_in_the_order_of_the_config_and_save_what_they_are_told():
+    config = {
+        "steps": ("first", "standardize", "consensus"),
+        "first": {"kind": "keep_rows", "query": "Metadata_row < 3"},
+        "standardize": {"by": "Metadata_Plate", "save": "level4"},
+        "consensus": {"by": "Metadata_Plate", "method": "mean"},
+    }
+    saved = {}
+    table = small(Metadata_row=[0, 1, 2, 3])
+    found = pipeline.run(table, pipeline.build(config), save=lambda name, t: saved.update({name: t}))
+    assert list(saved) == ["level4", "profiles"]
+    np.testing.assert_allclose(saved["level4"].features, [[-1] * 3, [1] * 3, [0] * 3])
+    np.testing.assert_allclose(found.features, np.zeros((2, 3)), atol=1e-7)
+    assert saved["profiles"] is found
+
+
+BAD = {
+    "unknown kind": ({"steps": ("whiten",)}, "step 'whiten': no kind 'whiten'; available: aggregate, annotate"),
+    "unknown option": (
+        {"steps": ("spherize",), "spherize": {"eps": 1}}, "spherize has no option 'eps'; it has refer"),
+    "missing option": ({"steps": ("keep_rows",)}, "step 'keep_rows': .*query"),
+    "bad value": ({"steps": ("consensus",), "consensus": {"method": "mode"}}, "step 'consensus': method='mode'"),
+    "twice": ({"steps": ("standardize", "standardize")}, "every step needs a name of its own"),
+    "saved twice": (
+        {"steps": ("robustize", "standardize"), "robustize": {"save": "x"}, "standardize": {"save": "x"}},
+        "saved under one name"),
+    "no folder": (
+        {"steps": ("annotate",), "annotate": {"path": "{maps}/a.csv", "on": "x"}}, r"--config\.maps=FOLDER"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(BAD))
+def test_a_config_that_cannot_be_built_says_why(name):
+    config, message = BAD[name]
+    with pytest.raises(ValueError, match=message):
+        pipeline.build(config)
+
+
+def test_an_error_names_its_step():
+    steps = pipeline.build({"steps": ("rows",), "rows": {"kind": "keep_rows", "query": "Metadata_nope = 1"}})
+    with pytest.raises(ValueError, match="step 'rows': query 'Metadata_nope = 1'"):
+        pipeline.run(small(), steps)
+
+
+def test_every_row_of_the_thesis_tables_is_a_pipeline():
+    module = importlib.import_module("configs.lincs.profiles")
+    assert len(module.PIPELINES) == 3 + 10 + 10  # tables 4.2, 4.3 and 4.4
+    for name in module.PIPELINES:
+        config = module.get_config(name)
+        config.metadata = config.data = "somewhere"
+        steps = pipeline.build(config.to_dict())
+        assert "consensus" in [named.name for named in steps]
+        assert json.dumps(config.to_dict())
+        evaluator.Protocol(label=config.retrieval.label, unlabelled=config.retrieval.unlabelled)
+    spherize = {named.name: named.step for named in steps}["spherize"]
+    assert (spherize.method, spherize.epsilon, spherize.regularization, spherize.ddof) == (
+        "ZCA-cor",
+        1e-6,
+        "clip",
+        0,
+    )
+    with pytest.raises(ValueError, match="no pipeline 'nothing'; available: cellprofiler"):
+        module.get_config("nothing")
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("screen")
+    assert simulate.write_cell_features(folder) > 5000
+    return folder
+
+
+def make_profiles(screen, workdir, row, *arguments):
+    done = run_script(
+        "profile.py",
+        f"--config={LINCS}:{row}",
+        f"--config.data={screen / 'features'}",
+        f"--config.metadata={screen / 'metadata'}",
+        f"--workdir={workdir}",
+        *arguments,
+    )
+    return done
+
+
+def slow_profiles(screen):
+    """The thesis' pipeline by hand: median per well, sphering of all wells on DMSO, median per compound."""
+    metadata = screen / "metadata"
+    barcodes = pl.read_csv(metadata / "barcode_platemap.csv")
+    maps = pl.concat([pl.read_csv(p, separator="\t") for p in sorted((metadata / "platemap").glob("*.txt"))])
+    moa = pl.read_csv(metadata / "repurposing_info_external_moa_map_resolved.tsv", separator="\t")
+    moa_of = dict(zip(moa["broad_sample"], moa["moa"], strict=True))
+    shared = {name for name, count in moa["moa"].value_counts().iter_rows() if name and count > 1}
+    wells, names = [], []
+    for plate, map_name, _ in barcodes.iter_rows():
+        for row in maps.filter(pl.col("plate_map_name") == map_name).iter_rows(named=True):
+            compound, dose = row["broad_sample"] or "DMSO", row["mmoles_per_liter"]
+            if compound != "DMSO" and (dose < 6.665 or moa_of[compound] not in shared):
+                continue
+            sites = sorted((screen / "features" / plate / row["well_position"]).glob("*.npz"))
+            wells.append(np.median(np.concatenate([np.load(s)["features"] for s in sites]), axis=0))
+            names.append(compound)
+    x, names = np.array(wells, np.float64), np.array(names)
+    control = x[names == "DMSO"]
+    std = control.std(0)
+    correlation = np.cov(control.T, ddof=0) / np.outer(std, std)
+    values, vectors = scipy.linalg.eigh(correlation)
+    whitening = vectors @ np.diag(np.clip(values, 1e-6, None) ** -0.5) @ vectors.T
+    z = ((x - control.mean(0)) / std) @ whitening
+    return {name: np.median(z[names == name], axis=0) for name in dict.fromkeys(names)}
+
+
+def test_the_simulated_screen_from_cells_to_the_report(screen, tmp_path):
+    done = make_profiles(screen, tmp_path / "sphered", "trained/spherize")
+    assert done.returncode == 0, done.stderr
+    table = files.read(tmp_path / "sphered" / "profiles.parquet")
+    expected = slow_profiles(screen)
+    assert sorted(table.metadata["Metadata_broad_sample"]) == sorted(expected)
+    wanted = np.array([expected[name] for name in table.metadata["Metadata_broad_sample"]])
+    np.testing.assert_allclose(table.features, wanted, atol=1e-4)
+    assert table.metadata["Metadata_cell_count"].min() > 0
+
+    done = make_profiles(screen, tmp_path / "plain", "trained/none")
+    assert done.returncode == 0, done.stderr
+    both = f"--profiles={tmp_path / 'plain'},{tmp_path / 'sphered'}"
+    done = run_script("retrieve.py", both, f"--out={tmp_path / 'report'}")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "report" / "results.jsonl").read_text().splitlines()]
+    value = {(row["run"], row["metric"]): row["value"] for row in rows}
+    judged = evaluator.judge(table, evaluator.Protocol(unlabelled="enrichment"), name="sphered")
+    assert value["sphered", "precision_at_r"] == pytest.approx(evaluator.values(judged)["precision_at_r"][0])
+    assert value["sphered", "precision_at_r"] > 2 * value["plain", "precision_at_r"]
+    assert ("cell count only", "precision_at_r") in value
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "simulated" in page.lower()
+    assert "13.37" in page  # the published odds ratio stands beside ours
+
+
+def test_making_profiles_again_with_another_config_needs_a_word(screen, tmp_path):
+    assert make_profiles(screen, tmp_path / "run", "trained/none").returncode == 0
+    before = (tmp_path / "run" / "profiles.parquet").read_bytes()
+    assert make_profiles(screen, tmp_path / "run", "trained/none").returncode == 0
+    done = make_profiles(screen, tmp_path / "run", "trained/standardize")
+    assert done.returncode == 1
+    assert "made by another config" in done.stderr
+    assert (tmp_path / "run" / "profiles.parquet").read_bytes() == before
+    done = make_profiles(screen, tmp_path / "run", "trained/standardize", "--overwrite", "--anndata")
+    assert done.returncode == 0, done.stderr
+    import anndata
+
+    cells = anndata.read_h5ad(tmp_path / "run" / "profiles.h5ad")
+    np.testing.assert_array_equal(cells.X, files.read(tmp_path / "run" / "profiles.parquet").features)
+
+
+def test_scripts_say_what_is_wrong(screen, tmp_path):
+    done = run_script("profile.py", f"--config={LINCS}:trained/none", f"--workdir={tmp_path / 'x'}")
+    assert done.returncode == 1
+    assert "say where that is, with --config.metadata=FOLDER" in done.stderr
+    coos7 = REPOSITORY / "configs" / "coos7" / "quickstart.py"
+    done = run_script("profile.py", f"--config={coos7}", f"--workdir={tmp_path / 'x'}")
+    assert "no `steps`" in done.stderr
+    done = run_script("retrieve.py", f"--profiles={tmp_path / 'nothing.csv'}", f"--out={tmp_path / 'y'}")
+    assert done.returncode == 1
+    assert "nothing.csv" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_bbbc021_gives_the_published_accuracy(real_data, tmp_path):
+    config = REPOSITORY / "configs" / "bbbc021" / "profiles.py"
+    where = f"--config.data={real_data / 'bbbc021'}"
+    done = run_script("profile.py", f"--config={config}", where, f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    done = run_script("retrieve.py", f"--profiles={tmp_path / 'run'}", f"--out={tmp_path / 'report'}")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "report" / "results.jsonl").read_text().splitlines()]
+    accuracy = next(row for row in rows if row["metric"] == "precision_at_1")
+    assert accuracy["n"] == 103
+    assert accuracy["value"] == pytest.approx(85 / 103)  # published as 0.82
+
+
+def test_simulated_cells_are_the_same_for_the_same_seed_and_are_not_replaced(screen, tmp_path):
+    simulate.write_cell_features(tmp_path)
+    one = sorted((tmp_path / "features").rglob("*.npz"))
+    assert [p.relative_to(tmp_path) for p in one] == sorted(
+        p.relative_to(screen) for p in (screen / "features").rglob("*.npz")
+    )
+    for path in one[::97]:
+        theirs = np.load(screen / path.relative_to(tmp_path))["features"]
+        np.testing.assert_array_equal(np.load(path)["features"], theirs)
+    with pytest.raises(FileExistsError, match="take another folder"):
+        simulate.write_cell_features(tmp_path)
+    assert all(
+        name.startswith(simulate.MARK) for name in files.read(screen / "features").metadata["Metadata_Plate"]
+    )
