@@ -123,11 +123,14 @@ def look_at_wells(sources: Sequence[Source]) -> tuple[list, dict[str, Any]]:
     spaces: list[tuple[str, evaluator.FeatureSpace]] = []
     effects: dict[str, Any] = {}
     for name, table in wells(sources):
-        spaces.append((name, evaluator.feature_space(table, controls=controls, batch=batch)))
+        try:
+            spaces.append((name, evaluator.feature_space(table, controls=controls, batch=batch)))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
         if controls and batch:
             try:
                 effects[name] = evaluator.batch_effect(table, controls=controls, batch=batch)
-            except ValueError as error:
+            except ValueError as error:  # a screen of one batch has none: the page says so
                 effects[name] = str(error)
     return spaces, effects
 

@@ -14,6 +14,7 @@ from coos.profiles.table import Table
 
 UNLABELLED = ("drop", "enrichment", "keep")
 HEADLINE = 0.995
+BASELINE = "cell count only"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,9 @@ def _judge(table: Table, protocol: Protocol, name: str) -> Judgement:
         num_rows=prepared.num_rows,
         num_features=table.num_features,
         scores=scored,
-        hits=hits.gather([found.hits for _, found in blocks], percents=(2, 5, 10, 100)),
+        hits=hits.gather(
+            [found.hits for _, found in blocks], num_rows=prepared.num_rows, percents=(2, 5, 10, 100)
+        ),
         enrichment=contingency.from_pairs(paired, np.asarray(protocol.percentiles)),
         mean_average_precision=significance.from_scores(
             scored, labels[ranked], null_size=protocol.null_size, seed=protocol.seed
@@ -220,7 +223,7 @@ def cell_count_table(table: Table, column: str) -> Table:
 def judge_cell_counts(table: Table, protocol: Protocol, column: str) -> Judgement:
     """The baseline: `judge` of `cell_count_table`."""
     protocol = dataclasses.replace(protocol, similarity="cosine")
-    return judge(cell_count_table(table, column), protocol, name="cell count only")
+    return judge(cell_count_table(table, column), protocol, name=BASELINE)
 
 
 def batch_effect(

@@ -17,12 +17,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import polars as pl
 
+from coos.profiles import aggregate
 from coos.profiles.aggregate import Aggregate
 from coos.profiles.step import Step, as_matrix
 from coos.profiles.table import Table
 
 METHODS = ("mean", "median", "modz")
 COUNT = "Metadata_replicates"
+CELL_COUNT = aggregate.COUNT
 BLOCK = 1 << 22  # values that are worked on at a time, in float64
 
 
@@ -33,6 +35,8 @@ class Consensus(Step):
     Args:
         by: the metadata columns whose values form the groups.
         method: "median" (the thesis), "mean" or "modz".
+        averaged: numeric metadata columns to keep as their mean per group, where the table has them; unknown
+            values are left out. The cell count, so that it can be judged beside the profiles.
         null: "error" refuses unknown keys (null, or NaN); "group" makes rows with the same unknown keys a group.
 
     Metadata columns that are constant within every group stay. `Metadata_replicates` counts the rows; tables that
@@ -44,6 +48,7 @@ class Consensus(Step):
 
     by: str | Sequence[str] = "Metadata_broad_sample"
     method: str = "median"
+    averaged: Sequence[str] = (CELL_COUNT,)
     null: str = "error"
 
     def __post_init__(self):
@@ -63,6 +68,25 @@ class Consensus(Step):
         return merged.with_metadata(merged.metadata.drop(group))
 
     def _merged(self, data: Table, by: str | Sequence[str]) -> Table:
+        merged = self._features_merged(data, by)
+        found = [name for name in self.averaged if name in data.metadata.columns]
+        if not found:
+            return merged
+        wrong = [name for name in found if not data.metadata[name].dtype.is_numeric()]
+        if wrong:
+            raise ValueError(f"averaged column {wrong[0]} is {data.metadata[wrong[0]].dtype}, not a number")
+        codes, _ = data.groups(by)
+        means = (
+            data.metadata.select(found)
+            .with_columns(code=codes)
+            .group_by("code")
+            .mean()
+            .sort("code")
+            .drop("code")
+        )
+        return merged.with_metadata(merged.metadata.with_columns(means.get_columns()))
+
+    def _features_merged(self, data: Table, by: str | Sequence[str]) -> Table:
         if self.method != "modz":
             return Aggregate(by=by, method=self.method, count=COUNT).transform(data)
         metadata = Table(data.metadata, np.empty((len(data), 0)), ())

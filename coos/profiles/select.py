@@ -11,14 +11,13 @@ are left out unless a rule says otherwise.
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import polars as pl
-from absl import logging
-from scipy import stats
 
-from coos.profiles.step import Data, Step, as_matrix
+from coos.profiles.correlation import CorrelationThreshold, centered_columns
+from coos.profiles.step import Selector
 from coos.profiles.table import Table, listing
 
 _COMMON = {
@@ -32,58 +31,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "pycytominer-0.1": _COMMON | {"unique_cut": 0.1, "outlier_cutoff": 15.0},
     "pycytominer-1.0": _COMMON | {"unique_cut": 0.01, "outlier_cutoff": 500.0},
 }
-BLOCK = 1024  # features that are correlated with as many others at a time
-
-
-@dataclasses.dataclass(kw_only=True)
-class Selector(Step):
-    """A step that drops features; subclasses say which stay: `_keep(x, names, table) -> (D,) bool`.
-
-    Args:
-        reference: a metadata query that names the rows to look at; None: all rows. Needs a Table.
-
-    Raises:
-        ValueError: no reference rows, no feature left, not fitted, or other features than when fitted.
-    """
-
-    reference: str | None = None
-
-    def _keep(self, x: np.ndarray, names: Sequence[str], table: Table | None) -> np.ndarray:
-        raise NotImplementedError
-
-    def fit(self, data: Data) -> Self:
-        """Learn which features stay, from the reference rows of `data`, a Table or an (N, D) array."""
-        if isinstance(data, Table):
-            found = data if self.reference is None else data.filter(data.where(self.reference))
-            return self._fit(found.features, found.feature_names, found)
-        if self.reference is not None:
-            raise ValueError("bare arrays have no metadata: `reference` needs a Table")
-        x = as_matrix(data)
-        return self._fit(x, [str(i) for i in range(x.shape[1])], None)
-
-    def _fit(self, x: np.ndarray, names: Sequence[str], table: Table | None) -> Self:
-        if not len(x):
-            raise ValueError(f"no rows to learn from; reference is {self.reference!r}")
-        keep = self._keep(x, names, table)
-        if not keep.any():
-            raise ValueError(f"{type(self).__name__}: none of {len(keep)} features is left; relax {self}")
-        self.keep_, self.names_ = keep, tuple(names)
-        logging.info("%s keeps %d of %d features", type(self).__name__, keep.sum(), len(keep))
-        return self
-
-    def transform(self, data: Data) -> Data:
-        """`data` without the features that do not stay."""
-        if not hasattr(self, "keep_"):
-            raise ValueError(f"{type(self).__name__} is not fitted yet; call fit first")
-        if isinstance(data, Table):
-            if data.feature_names != self.names_:
-                differing = sorted(set(self.names_) ^ set(data.feature_names)) or ["their order"]
-                raise ValueError(f"fitted on other features; they differ in {listing(differing)}")
-            return data.keep_features(self.keep_)  # type: ignore[return-value]
-        x = as_matrix(data)
-        if x.shape[1] != len(self.keep_):
-            raise ValueError(f"fitted on {len(self.keep_)} features, these are {x.shape[1]}")
-        return x[:, self.keep_]
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -123,86 +70,9 @@ class MinimumVariance(Selector):
     min_variance: float = 1e-6
 
     def _keep(self, x: np.ndarray, names: Sequence[str], table: Table | None) -> np.ndarray:
-        centered, rounding, counts = _centered(x)
+        centered, rounding, counts = centered_columns(x)
         variance = np.einsum("nd,nd->d", centered, centered) / counts
         return variance > np.maximum(self.min_variance, rounding**2)
-
-
-def _centered(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`x` less the mean of each column, 0 where missing; the deviation rounding makes; how many are there."""
-    there = ~np.isnan(x)
-    counts = np.maximum(there.sum(0), 1)
-    mean = np.where(there, x, 0).sum(0, dtype=np.float64) / counts
-    return np.where(there, x - mean, 0.0), counts * np.finfo(np.float64).eps * np.abs(mean), counts
-
-
-@dataclasses.dataclass(kw_only=True)
-class CorrelationThreshold(Selector):
-    """Of each pair of features that correlate above `threshold`, drop the one that correlates more in general.
-
-    That is the one with the larger sum of |r| over all features; with equal sums the later feature. Only
-    positive correlations count for a pair, and all pairs are judged at once: a feature goes even if the one it
-    lost against goes as well. `method` is "pearson", over the rows where both features are there, or
-    "spearman", which refuses missing values. Constant features correlate with none.
-    """
-
-    threshold: float = 0.9
-    method: str = "pearson"
-
-    def __post_init__(self):
-        if self.method not in ("pearson", "spearman"):
-            raise ValueError(f"method={self.method!r}: choose 'pearson' or 'spearman'")
-
-    def _keep(self, x: np.ndarray, names: Sequence[str], table: Table | None) -> np.ndarray:
-        above, sums = _correlated(x if self.method == "pearson" else _ranked(x), self.threshold)
-        place = np.empty(len(sums), int)
-        place[np.argsort(np.round(sums, 8), kind="stable")] = np.arange(len(sums))
-        return ~np.array([(above[i] & (place < place[i])).any() for i in range(len(sums))])
-
-
-def _ranked(x: np.ndarray) -> np.ndarray:
-    if np.isnan(x).any():
-        raise ValueError(
-            "method='spearman' cannot rank missing values; use select.DropMissing(cutoff=0) first"
-        )
-    return stats.rankdata(x, axis=0).astype(np.float32)  # half integers up to 2^23 are exact in float32
-
-
-def _correlated(x: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """(D, D) bool: which pairs of features correlate above `threshold`; (D,): the sum of |r| of each feature."""
-    d = x.shape[1]
-    above, sums = np.zeros((d, d), bool), np.zeros(d)
-    for i in range(0, d, BLOCK):
-        rows, left = slice(i, i + BLOCK), _unit(x[:, i : i + BLOCK])
-        for j in range(i, d, BLOCK):
-            columns = slice(j, j + BLOCK)
-            r = _correlation(left, left if i == j else _unit(x[:, columns]))
-            above[rows, columns] = r > threshold
-            above[columns, rows] = above[rows, columns].T
-            np.abs(r, out=r)
-            sums[rows] += r.sum(1)
-            sums[columns] += r.sum(0) if i != j else 0
-    return above, sums
-
-
-def _unit(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Columns less their mean, of length 1, zeros where missing or constant; which are there, None if all."""
-    centered, rounding, counts = _centered(x)
-    length = np.sqrt(np.einsum("nd,nd->d", centered, centered))
-    centered /= np.where(length > rounding * np.sqrt(counts), length, np.inf)
-    missing = np.isnan(x)
-    return centered, (~missing).astype(np.float64) if missing.any() else None
-
-
-def _correlation(left: tuple, right: tuple) -> np.ndarray:
-    """Pearson's r (i, j) of all columns on the left with all on the right, over rows where both are there."""
-    (a, in_a), (b, in_b) = left, right
-    if in_a is None and in_b is None:
-        return a.T @ b
-    in_a, in_b = (np.ones_like(z) if there is None else there for z, there in ((a, in_a), (b, in_b)))
-    count, sum_a, sum_b = np.maximum(in_a.T @ in_b, 1), a.T @ in_b, in_a.T @ b
-    variances = ((a * a).T @ in_b - sum_a**2 / count) * (in_a.T @ (b * b) - sum_b**2 / count)
-    return (a.T @ b - sum_a * sum_b / count) / np.sqrt(np.where(variances > 1e-24, variances, np.inf))
 
 
 @dataclasses.dataclass(kw_only=True)

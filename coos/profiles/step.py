@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Self, TypeVar
 
 import numpy as np
+from absl import logging
 
 from coos.profiles.table import Table, describe, listing
 
@@ -70,19 +71,21 @@ class GroupedStep(Step):
             ValueError: a group has no reference rows, or what they hold cannot be learned from.
         """
         self.states_: dict[tuple, Any] = {}
+        self.names_: Sequence[str]
         if not isinstance(data, Table):
             self._refuse_options()
             x = as_matrix(data)
-            self.states_[EVERYTHING] = self.learn(x, [str(i) for i in range(x.shape[1])])
+            self.names_ = numbered(x)
+            self.states_[EVERYTHING] = self.learn(x, self.names_)
             return self
         self.names_ = data.feature_names
         is_reference = np.ones(len(data), bool) if self.reference is None else data.where(self.reference)
         for key, label, rows in self._groups(data):
-            chosen = rows[is_reference[rows]]
-            if not len(chosen):
-                raise ValueError(f"{label}: none of its {len(rows)} rows matches {self.reference!r}")
+            group, is_chosen = data.features[rows], is_reference[rows]
+            if not is_chosen.any():
+                raise ValueError(f"{label}: none of its {len(group)} rows matches {self.reference!r}")
             try:
-                self.states_[key] = self.learn(data.features[chosen], data.feature_names)
+                self.states_[key] = self.learn(group[is_chosen], data.feature_names)
             except ValueError as error:
                 raise ValueError(f"{label}: {error}") from error
         return self
@@ -95,15 +98,13 @@ class GroupedStep(Step):
         """
         if not hasattr(self, "states_"):
             raise ValueError(f"{type(self).__name__} is not fitted yet; call fit first")
+        require_same_features(self.names_, data)
         if isinstance(data, Table):
             return self._transform_table(data)  # type: ignore[return-value]
         self._refuse_options()
         return self.apply(self.states_[EVERYTHING], as_matrix(data))
 
     def _transform_table(self, data: Table) -> Table:
-        if data.feature_names != getattr(self, "names_", data.feature_names):
-            differing = sorted(set(self.names_) ^ set(data.feature_names)) or ["their order"]
-            raise ValueError(f"fitted on other features; they differ in {listing(differing)}")
         parts, order = [], []
         for key, label, rows in self._groups(data):
             if key not in self.states_:
@@ -125,11 +126,16 @@ class GroupedStep(Step):
             features[rows] = part
         return features, names
 
-    def _groups(self, data: Table) -> list[tuple[tuple, str, np.ndarray]]:
-        """(key, how an error names it, positions of its rows) of every group."""
+    def _groups(self, data: Table) -> list[tuple[tuple, str, Any]]:
+        """(key, how an error names it, its rows: positions, or a slice of all of them) of every group."""
         if self.by is None:
-            return [(EVERYTHING, "all rows", np.arange(len(data)))]
+            return [(EVERYTHING, "all rows", slice(None))]
         codes, keys = data.groups(self.by)
+        for row in keys.iter_rows(named=True):
+            if None in row.values():
+                raise ValueError(
+                    f"{describe(row)}: rows of an unknown group; name it, or keep other rows only"
+                )
         order = np.argsort(codes, kind="stable")
         rows = np.split(order, np.cumsum(np.bincount(codes, minlength=keys.height))[:-1])
         return [
@@ -140,6 +146,68 @@ class GroupedStep(Step):
     def _refuse_options(self) -> None:
         if self.reference is not None or self.by is not None:
             raise ValueError("bare arrays have no metadata: `reference` and `by` need a Table")
+
+
+@dataclasses.dataclass(kw_only=True)
+class Selector(Step):
+    """A step that drops features; subclasses say which stay: `_keep(x, names, table) -> (D,) bool`.
+
+    Args:
+        reference: a metadata query that names the rows to look at; None: all rows. Needs a Table.
+
+    Raises:
+        ValueError: no reference rows, no feature left, not fitted, or other features than when fitted.
+    """
+
+    reference: str | None = None
+
+    def _keep(self, x: np.ndarray, names: Sequence[str], table: Table | None) -> np.ndarray:
+        raise NotImplementedError
+
+    def fit(self, data: Data) -> Self:
+        """Learn which features stay, from the reference rows of `data`, a Table or an (N, D) array."""
+        if isinstance(data, Table):
+            found = data if self.reference is None else data.filter(data.where(self.reference))
+            return self._fit(found.features, found.feature_names, found)
+        if self.reference is not None:
+            raise ValueError("bare arrays have no metadata: `reference` needs a Table")
+        x = as_matrix(data)
+        return self._fit(x, numbered(x), None)
+
+    def _fit(self, x: np.ndarray, names: Sequence[str], table: Table | None) -> Self:
+        if not len(x):
+            raise ValueError(f"no rows to learn from; reference is {self.reference!r}")
+        keep = self._keep(x, names, table)
+        if not keep.any():
+            raise ValueError(f"{type(self).__name__}: none of {len(keep)} features is left; relax {self}")
+        self.keep_, self.names_ = keep, tuple(names)
+        logging.info("%s keeps %d of %d features", type(self).__name__, keep.sum(), len(keep))
+        return self
+
+    def transform(self, data: Data) -> Data:
+        """`data` without the features that do not stay."""
+        if not hasattr(self, "keep_"):
+            raise ValueError(f"{type(self).__name__} is not fitted yet; call fit first")
+        require_same_features(self.names_, data)
+        if isinstance(data, Table):
+            return data.keep_features(self.keep_)  # type: ignore[return-value]
+        return as_matrix(data)[:, self.keep_]
+
+
+def numbered(x: np.ndarray) -> tuple[str, ...]:
+    """Names "0", "1", ... for the features of a bare array."""
+    return tuple(map(str, range(x.shape[1])))
+
+
+def require_same_features(names: Sequence[str], data: Data) -> None:
+    """Raise ValueError unless a table has the features `names`, or an array as many."""
+    if not isinstance(data, Table):
+        count = as_matrix(data).shape[1]
+        if count != len(names):
+            raise ValueError(f"fitted on {len(names)} features, these are {count}")
+    elif data.feature_names != tuple(names):
+        differing = sorted(set(names) ^ set(data.feature_names)) or ["their order"]
+        raise ValueError(f"fitted on other features; they differ in {listing(differing)}")
 
 
 def as_matrix(x: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coos.evaluators.retrieval import FeatureSpace, Judgement
+from coos.evaluators.retrieval import BASELINE, FeatureSpace, Judgement
 from coos.metrics.retrieval import Enrichment
 from coos.report import (
     html,
@@ -19,7 +19,6 @@ from coos.report import (
     retrieval_tables,
 )
 from coos.report.folder import Folder
-from coos.report.retrieval_plots import BASELINE
 
 NO_BASELINE = (
     "No cell counts were given, so no baseline was possible: these numbers do not tell whether a table knows more "

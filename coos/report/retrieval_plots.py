@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from coos.evaluators.retrieval import BASELINE
 from coos.report import plots
 
-BASELINE = "cell count only"  # the name that `coos.evaluators.retrieval.judge_cell_counts` gives
 GREY = "#7a7a7a"
 LINE_STYLES = ("-", "-.", (0, (1, 1.2)))
 WIDTH, LEGEND_LINE = 6.4, 0.17

@@ -3,9 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
-from coos.evaluators.retrieval import Judgement, Protocol
+from coos.evaluators.retrieval import BASELINE, Judgement, Protocol
 from coos.report import html
-from coos.report.retrieval_plots import BASELINE
 
 UNLABELLED = {
     "drop": "left out",

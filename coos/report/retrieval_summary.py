@@ -3,9 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from coos.evaluators.retrieval import Judgement
+from coos.evaluators.retrieval import BASELINE, Judgement
 from coos.report import retrieval_tables
-from coos.report.retrieval_plots import BASELINE
 from coos.report.retrieval_tables import ratio
 
 MOST_NAMED = 4

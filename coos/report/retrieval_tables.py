@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from coos.evaluators import retrieval as judging
-from coos.evaluators.retrieval import Judgement
+from coos.evaluators.retrieval import BASELINE, Judgement
 from coos.metrics.retrieval import Enrichment
 from coos.report import html
-from coos.report.retrieval_plots import BASELINE
 
 Row = dict[str, Any]
 LABEL_COLUMNS = (

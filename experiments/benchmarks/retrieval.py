@@ -185,11 +185,13 @@ def argsort(count: int) -> Callable[[], Any]:
 
 def pycytominer_spherize(width: int) -> Callable[[], Any]:
     """pycytominer's Spherize (ZCA-cor), fitted on the 3,264 controls."""
+    import pandas as pd
     from pycytominer.operations import Spherize
 
     table = wells(width, extra=22)
-    control = table.features[table.where(CONTROL)]
-    return lambda: Spherize(method="ZCA-cor", epsilon=1e-6).fit(control).transform(table.features)
+    features = pd.DataFrame(table.features, columns=list(table.feature_names))
+    control = features[table.where(CONTROL)]
+    return lambda: Spherize(method="ZCA-cor", epsilon=1e-6).fit(control).transform(features)
 
 
 def pycytominer_mad_robustize() -> Callable[[], Any]:

@@ -9,7 +9,7 @@ import pycytominer
 import pytest
 from pycytominer import operations
 
-from coos.profiles import select
+from coos.profiles import correlation, select
 from coos.profiles.select import (
     Blocklist,
     CorrelationThreshold,
@@ -160,7 +160,7 @@ def slow_correlation(x, threshold):
 
 @pytest.mark.parametrize("block", [1, 7, 64])
 def test_correlation_equals_slow_loop_whatever_the_blocks(block, monkeypatch):
-    monkeypatch.setattr(select, "BLOCK", block)
+    monkeypatch.setattr(correlation, "BLOCK", block)
     x = np.delete(draw(seed=3), 7, axis=1).astype(np.float64) + 1e4
     for threshold in (0.9, 0.5, 0.1):
         step = CorrelationThreshold(threshold=threshold).fit(x)

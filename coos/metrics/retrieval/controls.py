@@ -96,17 +96,17 @@ def mp_value(
     controls: ArrayLike,
     *,
     explained_variance: float = 0.9,
-    weighted: bool = True,
     num_permutations: int = 100,
     seed: int = 0,
     add_one: bool = True,
 ) -> MpValue:
     """Multidimensional perturbation value of replicates against controls (Hutz et al. 2013).
 
-    Principal components of both together that explain 90 % of the variance, each multiplied by its share of the
-    variance if `weighted`; the squared Mahalanobis distance of the mean of the perturbation's rows from the
-    controls, with the controls' mean and population covariance; and its p-value over random exchanges of rows:
-    (count + 1) / (permutations + 1), or cytominer-eval's count / permutations if not `add_one`.
+    Principal components of both together that explain 90 % of the variance; the squared Mahalanobis distance of
+    the mean of the perturbation's rows from the controls, with the controls' mean and population covariance
+    (cytominer-eval multiplies every component by its share of the variance first, which cancels here); and its
+    p-value over random exchanges of rows: (count + 1) / (permutations + 1), or cytominer-eval's
+    count / permutations if not `add_one`.
 
     Args:
         perturbation: (n, D) replicates of one perturbation. controls: (m, D) control rows, m >= 2.
@@ -119,7 +119,7 @@ def mp_value(
     together = np.concatenate([treated, control])
     if not np.isfinite(together).all():
         raise ValueError("features are NaN or infinite; drop or fill them")
-    reduced = _principal_components(together, explained_variance, weighted)
+    reduced = _principal_components(together, explained_variance)
     is_treated = np.arange(len(together)) < len(treated)
     distance = _mahalanobis(reduced, is_treated)
     generator = np.random.default_rng(seed)
@@ -129,13 +129,12 @@ def mp_value(
     return MpValue(distance, float(p), reduced.shape[1])
 
 
-def _principal_components(x: np.ndarray, share: float, weighted: bool) -> np.ndarray:
+def _principal_components(x: np.ndarray, share: float) -> np.ndarray:
     """Scores (n, K) on the fewest components that explain more than `share` of the variance."""
     left, singular, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
     ratio = singular**2 / max((singular**2).sum(), np.finfo(np.float64).tiny)
     count = min(int(np.searchsorted(np.cumsum(ratio), share, side="right")) + 1, len(singular))
-    scores = left[:, :count] * singular[:count]
-    return scores * ratio[:count] if weighted else scores
+    return left[:, :count] * singular[:count]
 
 
 def _mahalanobis(x: np.ndarray, is_treated: np.ndarray) -> float:

@@ -19,10 +19,10 @@ class HitAtK(NamedTuple):
     """Where all hits stand.
 
     ranks: (H,) float64, 0 = the most similar neighbour; a hit that is tied has the mean rank of its ties.
-    histogram: (G,) how many hits have rank n (half ranks rounded down), G rows having a match.
-    accumulated: (G,) running sum of histogram - H / G: the thesis' accumulated score, and cytominer-eval's.
+    histogram: (N,) how many hits have rank n (half ranks rounded down), of N rows.
+    accumulated: (N,) running sum of histogram - H / N: the thesis' accumulated score, and cytominer-eval's.
     normalized: accumulated / H, as the thesis plots it.
-    percent_scores: {p: hits with rank <= p G / 100, minus int(p H / 100)}, as cytominer-eval has it.
+    percent_scores: {p: hits with rank <= p N / 100, minus int(p H / 100)}, as cytominer-eval has it.
     score: one number that compares profiles, 0 for chance, 1 for perfect; see `hit_at_k`.
     """
 
@@ -71,20 +71,17 @@ def hit_at_k(
         raise ValueError(f"top={top}: must be in (0, 1]")
     prepared = ranking.prepare(features, labels, similarity=similarity, exclude=exclude)
     blocks = ranking.ranked_blocks(prepared, functools.partial(block_hits, top=top))
-    return gather([block for _, block in blocks], percents=percents)
+    return gather([block for _, block in blocks], num_rows=prepared.num_rows, percents=percents)
 
 
-def gather(blocks: Sequence[Hits], *, percents: Sequence[float]) -> HitAtK:
-    """`hit_at_k` from the `Hits` of all rows that have a match, as NumPy arrays."""
+def gather(blocks: Sequence[Hits], *, num_rows: int, percents: Sequence[float]) -> HitAtK:
+    """`hit_at_k` from the `Hits` of all of `num_rows` rows that have a match, as NumPy arrays."""
     ranks = np.concatenate([np.zeros(0), *(block.rank[block.valid] for block in blocks)])
-    num_rows = sum(len(block.gain) for block in blocks)
     gain, chance, perfect = (
         sum(float(area.sum(dtype=np.float64)) for area in areas) for areas in _areas(blocks)
     )
-    # The last ranks can be beyond the number of rows that have a match: they are counted in the last bin.
-    bins = np.minimum(ranks.astype(np.int64), num_rows - 1)
-    histogram = np.bincount(bins, minlength=num_rows)
-    accumulated = np.cumsum(histogram - len(ranks) / max(num_rows, 1))
+    histogram = np.bincount(ranks.astype(np.int64), minlength=num_rows)
+    accumulated = np.cumsum(histogram - len(ranks) / num_rows)
     return HitAtK(
         ranks=np.sort(ranks),
         histogram=histogram,

@@ -8,6 +8,7 @@ drawn. These are statistics of few small numbers, in float64 on the host; the si
 
 import itertools
 import math
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ TOLERANCE = 1e-6  # average precisions come in float32: closer than this is equa
 
 
 class Null(NamedTuple):
-    """Average precisions (S,) under the null hypothesis; `exact` if these are all there are."""
+    """Average precisions (S,) under the null hypothesis, ascending; `exact` if these are all there are."""
 
     values: np.ndarray
     exact: bool
@@ -59,9 +60,9 @@ def average_precision_null(
         ranks = np.fromiter(
             itertools.chain.from_iterable(itertools.combinations(range(1, n + 1), m)), np.float64
         )
-        return Null(_average_precision_at(ranks.reshape(-1, m)), True)
+        return Null(np.sort(_average_precision_at(ranks.reshape(-1, m))), True)
     generator = np.random.default_rng([seed, m, n])
-    return Null(_average_precision_at(_placements(generator, size, m, n)), False)
+    return Null(np.sort(_average_precision_at(_placements(generator, size, m, n))), False)
 
 
 def _average_precision_at(ranks: np.ndarray) -> np.ndarray:
@@ -113,7 +114,7 @@ def normalized_average_precision(
 
 def p_value(observed: float, null: Null) -> float:
     """P(null >= observed): a share for a full list, (count + 1) / (size + 1) for random draws."""
-    reached = int((null.values >= observed - TOLERANCE).sum())
+    reached = len(null.values) - int(np.searchsorted(null.values, observed - TOLERANCE))
     if null.exact:
         return max(reached, 1) / len(null.values)
     return (reached + 1) / (len(null.values) + 1)
@@ -170,37 +171,43 @@ def from_scores(
 ) -> MeanAveragePrecision:
     """`mean_average_precision` from the scores of the rows."""
     ap = np.asarray(scored.average_precision)
-    matches, neighbors = np.asarray(scored.num_matches), np.asarray(scored.num_neighbors)
-    normalized = normalized_average_precision(ap, matches, neighbors)
-    labels = np.asarray(labels)
-    groups = np.arange(labels.shape[1]) if labels.ndim == 2 else np.unique(labels[labels >= 0])
-    nulls: dict[tuple[int, int], Null] = {}
-    found = []
-    for group in groups:
-        members = np.flatnonzero((labels[:, group] > 0) if labels.ndim == 2 else labels == group)
-        members = members[~np.isnan(ap[members])]
-        if not len(members):
-            found.append((0, np.nan, np.nan, np.nan, False))
-            continue
-        kinds, counts = np.unique(np.stack([matches, neighbors], 1)[members], axis=0, return_counts=True)
-        null = _group_null(nulls, kinds.astype(int), counts, null_size, seed)
-        value = float(ap[members].mean())
-        mean_normalized, _ = precision.mean_defined(normalized[members])
-        found.append((len(members), value, mean_normalized, p_value(value, null), null.exact))
-    num_rows, values, means, p, exact = [np.array(part) for part in zip(*found, strict=True)] or [
-        np.zeros(0)
-    ] * 5
-    return MeanAveragePrecision(groups, num_rows, values, means, p, benjamini_hochberg(p), exact.astype(bool))
+    normalized = normalized_average_precision(ap, scored.num_matches, scored.num_neighbors)
+    kinds = list(zip(scored.num_matches, scored.num_neighbors, strict=True))
+    groups, members = _members(np.asarray(labels))
+    nulls: dict[tuple[float, float], Null] = {}
+
+    def judge(rows: np.ndarray) -> tuple[int, float, float, float, bool]:
+        rows = rows[~np.isnan(ap[rows])]
+        if not len(rows):
+            return 0, np.nan, np.nan, np.nan, False
+        null = _group_null(nulls, Counter(kinds[row] for row in rows), null_size, seed)
+        value = float(ap[rows].mean())
+        return len(rows), value, precision.mean_defined(normalized[rows])[0], p_value(value, null), null.exact
+
+    found = np.array([judge(rows) for rows in members], np.float64).reshape(-1, 5)
+    num_rows, values, means, p, exact = found.T
+    corrected = benjamini_hochberg(p)
+    return MeanAveragePrecision(groups, num_rows.astype(int), values, means, p, corrected, exact.astype(bool))
 
 
-def _group_null(nulls: dict, kinds: np.ndarray, counts: np.ndarray, size: int, seed: int) -> Null:
-    """The null of a mean of `counts` APs of each of the `kinds` (matches, neighbours); `nulls` is a memory."""
-    for m, n in map(tuple, kinds):
+def _members(labels: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The groups (labels, or columns of multi-hot labels) and the rows of each."""
+    if labels.ndim == 2:
+        return np.arange(labels.shape[1]), [np.flatnonzero(column) for column in labels.T]
+    order = np.argsort(labels, kind="stable")
+    order = order[labels[order] >= 0]
+    groups, firsts = np.unique(labels[order], return_index=True)
+    return groups, np.split(order, firsts[1:]) if len(groups) else []
+
+
+def _group_null(nulls: dict, kinds: Counter, size: int, seed: int) -> Null:
+    """The null of the mean AP of rows of these `kinds`, {(matches, neighbours): rows}; `nulls` is a memory."""
+    for m, n in kinds:
         if (m, n) not in nulls:
             nulls[m, n] = average_precision_null(m, n, size=size, seed=seed)
-    members = [nulls[m, n] for m, n in map(tuple, kinds)]
+    members = [nulls[kind] for kind in kinds]
     if len(members) == 1:
         return members[0]
     generator = np.random.default_rng([seed, len(kinds)])
-    drawn = [null.values if not null.exact else generator.choice(null.values, size) for null in members]
-    return Null(np.average(drawn, axis=0, weights=counts), False)
+    drawn = [generator.choice(null.values, size) for null in members]
+    return Null(np.sort(np.average(drawn, axis=0, weights=list(kinds.values()))), False)

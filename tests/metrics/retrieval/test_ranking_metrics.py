@@ -8,7 +8,7 @@ import slow_retrieval as slow
 from sklearn.metrics import average_precision_score
 
 from coos.metrics import retrieval
-from coos.metrics.retrieval import precision, ranking
+from coos.metrics.retrieval import inputs, precision, ranking
 
 
 def continuous(seed=0, count=90, width=12):
@@ -138,7 +138,7 @@ def test_hits_of_continuous_features_are_the_ranks_of_a_sort():
         expected += list(np.flatnonzero(match[np.argsort(-values)]))
     found = retrieval.hit_at_k(features, labels, percents=(2, 10, 50, 100))
     np.testing.assert_array_equal(found.ranks, np.sort(expected))
-    groups, total = sum(m.any() for _, m in slow.rows(features, labels)), len(expected)
+    groups, total = len(labels), len(expected)
     assert len(found.histogram) == groups
     assert found.percent_scores == {
         p: int((np.array(expected) <= p * groups / 100).sum()) - int(p * total / 100)
@@ -244,6 +244,9 @@ BAD = {
     "a flat row": (np.array([[1, 2, 3], [5, 5, 5.0]]), [0, 0], {}, ValueError, "all equal.*pearson"),
     "a flat row of float32": (
         np.array([[1, 2, 3], [0.1, 0.1, 0.1]], np.float32), [0, 0], {}, ValueError, "all equal"),
+    "a row flat to the last digit": (
+        np.array([[1, 2, 3], [0.1, np.nextafter(np.float32(0.1), np.float32(1)), 0.1]], np.float32), [0, 0], {},
+        ValueError, "all equal"),
     "a zero row": (np.array([[1, 2], [0, 0]]), [0, 0], {"similarity": "cosine"}, ValueError, "all zero"),
     "an unknown similarity": (np.eye(3), [0, 0, 1], {"similarity": "euclid"}, ValueError, "choose one of"),
     "text features": (np.array([["a", "b"]]), [0], {}, TypeError, "must be numbers"),
@@ -277,6 +280,29 @@ def test_encode_numbers_values_and_leaves_unknown_ones_out():
     hot, names = retrieval.encode_sets(["x|y", None, "y", ""])
     assert names == ["x", "y"]
     np.testing.assert_array_equal(hot, [[1, 1], [0, 0], [0, 1], [0, 0]])
+
+
+@pytest.mark.parametrize("similarity", ["pearson", "cosine", "spearman"])
+def test_similarities_of_arrays_anywhere_equal_float64(similarity):
+    features = (np.random.default_rng(0).normal(size=(30, 700)) + 1e5 * (similarity == "pearson")).astype(
+        np.float32
+    )
+    expected = slow.similarities(features, similarity)
+    for array in (
+        features,
+        jnp.asarray(features),
+        features.astype(np.float64),
+        1e-30 * features.astype(np.float64),
+    ):
+        found = np.asarray(
+            inputs.similarities(inputs.comparable_rows(array, similarity=similarity), np.arange(30))
+        )
+        np.testing.assert_allclose(
+            found - np.diag(np.diag(found)), expected - np.diag(np.diag(expected)), atol=1e-6
+        )
+        np.testing.assert_allclose(
+            np.diag(found), 1, atol=1e-5
+        )  # float32 sums of squares of ranks lose that much
 
 
 def test_jax_arrays_and_float64_numpy_agree_on_a_large_mean():

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 from test_ranking_metrics import continuous
 
 from coos.metrics import retrieval
-from coos.metrics.retrieval import controls, significance
+from coos.metrics.retrieval import controls, precision, significance
 
 
 @pytest.mark.parametrize(("m", "n"), [(1, 1), (1, 7), (2, 6), (3, 9), (4, 4)])
@@ -135,6 +135,32 @@ def test_p_values_under_the_null_are_not_too_small():
     assert 0 < share < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 360)
 
 
+def test_p_values_of_drawn_nulls_count_the_observed_one():
+    drawn = significance.Null(np.array([0.1, 0.2, 0.3]), False)
+    assert significance.p_value(0.4, drawn) == 1 / 4
+    assert significance.p_value(0.2, drawn) == 3 / 4
+    assert significance.p_value(0.2, significance.Null(drawn.values, True)) == 2 / 3
+
+
+def test_the_null_of_a_group_weighs_its_rows():
+    # three rows whose AP is always 1, one whose AP is 1 or 1/2: the mean is 1 or 7/8, each half of the time
+    scored = precision.Scores(
+        hits=np.zeros((4, 0)),
+        precision_at_r=np.ones(4),
+        average_precision=np.ones(4),
+        num_matches=np.array([4.0, 4, 4, 1]),
+        num_neighbors=np.array([4.0, 4, 4, 2]),
+    )
+    found = significance.from_scores(
+        scored._replace(average_precision=np.array([1, 1, 1, 0.5])), np.zeros(4, int)
+    )
+    assert found.value[0] == 7 / 8
+    assert found.p_value[0] == 1
+    found = significance.from_scores(scored, np.zeros(4, int))
+    assert found.p_value[0] == pytest.approx(0.5, abs=0.03)
+    assert not found.exact[0]
+
+
 def test_groups_without_a_match_and_multi_hot_groups():
     features, labels = continuous()
     found = retrieval.mean_average_precision(features, labels, null_size=200)
@@ -187,7 +213,7 @@ def test_grit_without_enough_controls_is_undefined():
         retrieval.grit(features, np.arange(12), np.zeros(12, int), controls=one, summary="max")
 
 
-@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])  # as in cytominer-eval: it makes no difference
 def test_mp_value_equals_scikit_learn(weighted):
     generator = np.random.default_rng(0)
     control = generator.normal(size=(60, 15)) * np.linspace(0.2, 3, 15) + 9
@@ -200,16 +226,14 @@ def test_mp_value_equals_scikit_learn(weighted):
         covariance = EmpiricalCovariance().fit(reduced[~is_treated])
         return covariance.mahalanobis(reduced[is_treated].mean(0, keepdims=True))[0]
 
-    found = retrieval.mp_value(treated, control, weighted=weighted, num_permutations=200, seed=3)
+    found = retrieval.mp_value(treated, control, num_permutations=200, seed=3)
     is_treated = np.arange(65) < 5
     assert found.components == pca.n_components_
     assert found.distance == pytest.approx(distance(is_treated), rel=1e-6)
     shuffles = np.random.default_rng(3)
     others = [distance(shuffles.permutation(is_treated)) for _ in range(200)]
     assert found.p_value == pytest.approx((np.sum(np.array(others) >= found.distance) + 1) / 201)
-    plain = retrieval.mp_value(
-        treated, control, weighted=weighted, num_permutations=200, seed=3, add_one=False
-    )
+    plain = retrieval.mp_value(treated, control, num_permutations=200, seed=3, add_one=False)
     assert plain.p_value == pytest.approx(np.mean(np.array(others) >= found.distance))
 
 
