@@ -109,7 +109,8 @@ def test_the_cell_count_baseline_ranks_by_the_difference_of_log_counts():
     labels = ["a", "b", "c", "b", "a", "c", None, "a"]
     table = make_table(8, labels=labels, Metadata_cell_count=counts)
     baseline = evaluator.cell_count_table(table, "Metadata_cell_count")
-    similarity = baseline.features @ baseline.features.T
+    unit = baseline.features / np.linalg.norm(baseline.features, axis=1, keepdims=True)
+    similarity = unit @ unit.T
     x = np.log1p(counts)
     difference = np.abs(x[:, None] - x)
     order = np.argsort(difference[np.triu_indices(8, 1)])
@@ -126,6 +127,24 @@ def test_the_cell_count_baseline_ranks_by_the_difference_of_log_counts():
         evaluator.cell_count_table(
             make_table(2, labels=["a"] * 2, Metadata_cell_count=[4, -4]), "Metadata_cell_count"
         )
+
+
+def test_close_cell_counts_are_told_apart():
+    counts = np.random.default_rng(0).permutation(np.arange(1000, 2000))
+    table = make_table(1000, 5, labels=(counts // 2).astype(str), Metadata_cell_count=counts)
+    judgement = evaluator.judge_cell_counts(
+        table, evaluator.Protocol(percentiles=(0.999,)), "Metadata_cell_count"
+    )
+    difference = np.abs(np.log1p(counts)[:, None] - np.log1p(counts))[np.triu_indices(1000, 1)]
+    match = (counts[:, None] // 2 == counts // 2)[np.triu_indices(1000, 1)]
+    above = -difference > np.quantile(-difference, 0.999)
+    expected = [
+        [(above & match).sum(), (above & ~match).sum()],
+        [(~above & match).sum(), (~above & ~match).sum()],
+    ]
+    assert np.abs(judgement.enrichment.table[0] - expected).max() <= 1
+    # the next larger count is a little nearer than the next smaller: even ones find their partner, odd ones do not
+    assert evaluator.values(judgement)["precision_at_1"][0] == pytest.approx(0.5, abs=0.03)
 
 
 def test_rows_without_a_cell_count_are_no_part_of_the_baseline():

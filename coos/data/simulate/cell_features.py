@@ -141,8 +141,11 @@ class _World:
             compound: 0.22 * mechanisms[name] + 0.16 * generator.normal(size=WIDTH)
             for compound, name in zip(compounds["broad_sample"], names, strict=True)
         }
-        deadly = {name: generator.uniform(0.35, 1) for name in mechanisms}
-        self.survival = {c: deadly[n] for c, n in zip(compounds["broad_sample"], names, strict=True)}
+        deadly = {name: generator.uniform(0.5, 1.1) for name in mechanisms}
+        self.survival = {
+            compound: float(np.clip(deadly[name] + 0.2 * generator.normal(), 0.2, 1))
+            for compound, name in zip(compounds["broad_sample"], names, strict=True)
+        }
         self.directions = generator.normal(size=(4, WIDTH))  # strong variation among like cells
         self.batches = 1.5 * generator.normal(size=(BATCHES, 4)) @ self.directions
 
