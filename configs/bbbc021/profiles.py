@@ -11,7 +11,7 @@ Another run, sphered on all DMSO wells instead: 93 of 103, 0.903 (with epsilon 1
 1, 0.825: chosen on the labels it is judged by, so read it as what is possible):
 
     python experiments/profile.py --config=configs/bbbc021/profiles.py --config.data=FOLDER \
-        --config.steps="('treatments','spherize','consensus','mechanisms','without_controls')" \
+        --config.steps="('treatments','weeks','spherize','without_controls','consensus','mechanisms')" \
         --workdir=runs/bbbc021_sphered
 
 Standardized per plate on its DMSO wells, mean per treatment (compound and concentration), cosine similarity,
@@ -36,13 +36,19 @@ def get_config() -> ConfigDict:
             "Image_Metadata_Well": "Metadata_Well",
         },
     }
-    config.steps = ("treatments", "standardize", "consensus", "mechanisms", "without_controls")
+    config.steps = ("treatments", "weeks", "standardize", "without_controls", "consensus", "mechanisms")
     config.treatments = {
         "kind": "annotate",
         "path": "{data}/BBBC021_v1_image.csv",
         "on": {"Metadata_Plate": "Image_Metadata_Plate_DAPI", "Metadata_Well": "Image_Metadata_Well_DAPI"},
         "columns": {"Image_Metadata_Compound": "compound", "Image_Metadata_Concentration": "concentration"},
         "save": "level3",
+    }
+    config.weeks = {
+        "kind": "extract",
+        "column": "Metadata_Plate",
+        "pattern": "^(Week[0-9]+)_",
+        "output": "week",
     }
     config.standardize = {"reference": DMSO, "by": "Metadata_Plate", "save": "level4"}
     config.spherize = {"reference": DMSO, "epsilon": 1e-2, "save": "level4"}  # in the place of standardize

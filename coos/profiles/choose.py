@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 from absl import logging
+from polars import exceptions
 
+from coos.profiles import files
 from coos.profiles.step import Step
 from coos.profiles.table import Table
 
@@ -49,6 +51,33 @@ class Fill(Step):
         logging.info("%s: %d unknown values become %r", self.column, column.null_count(), self.value)
         filled = column.cast(pl.String).fill_null(self.value)
         return data.with_metadata(data.metadata.with_columns(filled))
+
+
+@dataclasses.dataclass(kw_only=True)
+class Extract(Step):
+    """Adds a column with a part of another: the first group of a regular expression, null where it is not found.
+
+    Batches are often part of a plate's name: `column="Metadata_Plate", pattern="^(Week[0-9]+)_"`.
+    """
+
+    column: str
+    pattern: str
+    output: str
+
+    def transform(self, data: Table) -> Table:  # type: ignore[override]
+        """`data` with the new column; ValueError for a column that is not text, or a pattern found nowhere."""
+        column = data.column(self.column)
+        if column.dtype != pl.String:
+            raise ValueError(f"{self.column} is {column.dtype}, not text")
+        try:
+            found = column.str.extract(self.pattern, 1).alias(files.prefixed(self.output))
+        except exceptions.ComputeError as error:
+            raise ValueError(f"pattern {self.pattern!r}: {error}") from error
+        if found.null_count() == len(data):
+            raise ValueError(
+                f"pattern {self.pattern!r} is in none of {self.column}, such as {column.head(3).to_list()}"
+            )
+        return data.with_metadata(data.metadata.with_columns(found))
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -29,6 +29,7 @@ from coos.profiles.table import Table, concatenate
 STEPS: dict[str, type[Step]] = {
     "aggregate": aggregate.Aggregate,
     "annotate": annotate.Annotate,
+    "extract": choose.Extract,
     "fill": choose.Fill,
     "keep_rows": choose.KeepRows,
     "nearest_dose": choose.NearestDose,

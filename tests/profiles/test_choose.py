@@ -149,3 +149,28 @@ def test_real_wells_and_cells_of_these_compounds_and_the_controls(wells, real_da
     )
     assert (len(table), table.metadata["Metadata_cell_count"].sum()) == (8818, 18_404_170)
     assert table.metadata[COMPOUND].null_count() == 24 * 136
+
+
+def test_fill_puts_a_value_where_it_is_unknown():
+    table = Table(
+        pl.DataFrame({"Metadata_c": ["a", None], "Metadata_n": [1, None]}), np.zeros((2, 1)), ("f",)
+    )
+    found = choose.Fill(column="Metadata_c", value="DMSO").transform(table)
+    assert found.metadata["Metadata_c"].to_list() == ["a", "DMSO"]
+    with pytest.raises(ValueError, match="Metadata_n is Int64, not text"):
+        choose.Fill(column="Metadata_n", value="DMSO").transform(table)
+    with pytest.raises(ValueError, match="no column Metadata_x"):
+        choose.Fill(column="Metadata_x", value="DMSO").transform(table)
+
+
+def test_extract_takes_a_part_of_a_column():
+    plates = ["Week4_27481", "Week10_40111", "other", None]
+    table = Table(pl.DataFrame({"Metadata_Plate": plates}), np.zeros((4, 1)), ("f",))
+    step = choose.Extract(column="Metadata_Plate", pattern="^(Week[0-9]+)_", output="week")
+    assert step.transform(table).metadata["Metadata_week"].to_list() == ["Week4", "Week10", None, None]
+    for pattern, message in (
+        ("(Year[0-9]+)", "is in none of Metadata_Plate, such as"),
+        ("(", "pattern '\\('"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            choose.Extract(column="Metadata_Plate", pattern=pattern, output="week").transform(table)
