@@ -64,7 +64,11 @@ class Source(NamedTuple):
 def load(path: str, name: str) -> Source:
     """A file, or profiles.parquet of a work directory with its config."""
     place = pathlib.Path(path)
-    if place.is_dir() and (place / "config.json").exists():
+    if not place.exists():
+        raise ValueError(f"{place}: no such file or work directory")
+    if place.is_dir():
+        if not (place / "config.json").exists():
+            raise ValueError(f"{place}: has no config.json; is it a work directory that profile.py finished?")
         config = work.read_json(place / "config.json")["config"]
         return Source(name or place.name, files.read(place / "profiles.parquet"), config, place)
     return Source(name or place.name.split(".")[0], files.read(place), {}, None)
@@ -116,9 +120,9 @@ def wells(sources: Sequence[Source]) -> list[tuple[str, Table]]:
     ]
     tables = [(name, files.read(path)) for name, path in found if path.exists()]
     # Runs that differ in later steps only start from the same wells: those are shown once.
-    return list({zlib.crc32(table.features.data): (name, table) for name, table in reversed(tables)}.values())[
-        ::-1
-    ]
+    return list(
+        {zlib.crc32(table.features.data): (name, table) for name, table in reversed(tables)}.values()
+    )[::-1]
 
 
 def look_at_wells(sources: Sequence[Source]) -> tuple[list, dict[str, Any]]:

@@ -67,8 +67,16 @@ def get_config(pipeline: str = "pretrained/spherize") -> ConfigDict:
     config.source = {"path": "{data}"}
     if from_cells:
         config.source.aggregate = {"method": "median"}
-    config.steps = (*(ANNOTATE if from_cells else ()), *CHOOSE, *normalization, "consensus", *afterwards)
+    config.steps = (
+        "require_unique",
+        *(ANNOTATE if from_cells else ()),
+        *CHOOSE,
+        *normalization,
+        "consensus",
+        *afterwards,
+    )
 
+    config.require_unique = {"by": ("Metadata_Plate", "Metadata_Well")}
     on_plate = {"reference": DMSO, "by": "Metadata_Plate"}
     config.barcodes = {
         "kind": "annotate",

@@ -37,6 +37,18 @@ def _kept(data: Table, found: np.ndarray, condition: str) -> Table:
 
 
 @dataclasses.dataclass(kw_only=True)
+class RequireUnique(Step):
+    """Changes nothing, and stops where two rows have the same values of the columns `by`: a well that came twice."""
+
+    by: str | Sequence[str] = ("Metadata_Plate", "Metadata_Well")
+
+    def transform(self, data: Table) -> Table:  # type: ignore[override]
+        """`data` itself; ValueError naming the ids that stand on several rows."""
+        data.require_unique(self.by)
+        return data
+
+
+@dataclasses.dataclass(kw_only=True)
 class Fill(Step):
     """Puts `value` where the metadata column `column` is unknown, as the compound of control wells often is."""
 

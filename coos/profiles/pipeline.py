@@ -32,6 +32,7 @@ STEPS: dict[str, type[Step]] = {
     "extract": choose.Extract,
     "fill": choose.Fill,
     "keep_rows": choose.KeepRows,
+    "require_unique": choose.RequireUnique,
     "nearest_dose": choose.NearestDose,
     "keep_shared": choose.KeepShared,
     "standardize": normalize.Standardize,

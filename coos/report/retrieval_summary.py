@@ -50,7 +50,8 @@ def _bests(scores: Scores, count: int) -> list[str]:
         if missing and len(missing) < count:
             lost.setdefault(missing, []).append(_the(score))
     parts += [f"{_start(join(found))}: undefined for {join(missing)}." for missing, found in lost.items()]
-    if len([names for names in winners if names]) > 1:
+    bests = [set(names) for names in winners if names]
+    if bests and not set.intersection(*bests):
         parts.append("The scores do not agree on one best table.")
     return parts
 
@@ -83,7 +84,7 @@ def _baseline(scores: Scores, tables: Sequence[str]) -> str:
 def _subject(names: Sequence[str], total: int) -> str:
     """Names while they can be read, else how many."""
     if len(names) == total > 1:
-        return f"All {total} tables"
+        return "Both tables" if total == 2 else f"All {total} tables"
     return join(names) if len(names) <= MOST_NAMED else f"{len(names)} of {total} tables"
 
 

@@ -11,12 +11,14 @@ import multiprocessing
 import resource
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 import scipy.stats
+from absl import logging
 
 from coos.evaluators import retrieval as evaluator
 from coos.profiles import consensus, normalize
@@ -246,8 +248,10 @@ MEASURES: dict[str, list[tuple[str, Callable, tuple]]] = {
 
 def time_it(make: Callable, arguments: tuple, rounds: int) -> Measured:
     """Run in this process: one first call, and `rounds` more unless the first took over 20 s."""
+    warnings.simplefilter("ignore")  # the peers' about tomorrow's pandas
+    logging.set_verbosity(logging.ERROR)
     work = make(*arguments)
-    seconds = []
+    seconds: list[float] = []
     for number in range(1 + rounds):
         began = time.perf_counter()
         work()

@@ -174,3 +174,13 @@ def test_extract_takes_a_part_of_a_column():
     ):
         with pytest.raises(ValueError, match=message):
             choose.Extract(column="Metadata_Plate", pattern=pattern, output="week").transform(table)
+
+
+def test_a_well_that_came_twice_stops_the_pipeline():
+    wells = pl.DataFrame({"Metadata_Plate": ["p", "p", "q"], "Metadata_Well": ["A01", "A01", "A01"]})
+    table = Table(wells, np.zeros((3, 1)), ("f",))
+    with pytest.raises(
+        ValueError, match="1 ids stand on more than one row: Metadata_Plate=p, Metadata_Well=A01"
+    ):
+        choose.RequireUnique().transform(table)
+    assert choose.RequireUnique().transform(table.filter(np.array([0, 2]))).metadata.height == 2

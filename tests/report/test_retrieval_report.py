@@ -262,7 +262,7 @@ def test_summary_of_ties_and_of_nothing_above_the_baseline(judgements):
     good, baseline = judgements[0], judgements[-1]
     twins = [good, good._replace(name="twin")]
     text = retrieval_summary.paragraph(twins)
-    assert "All 2 tables are equal by the odds ratio at 99.5 %" in text
+    assert "Both tables are equal by the odds ratio at 99.5 %" in text
     assert "better than the others" not in text
     assert "good and twin are equal by" in retrieval_summary.paragraph([*twins, judgements[2]])
     text = retrieval_summary.paragraph([baseline._replace(name="copy"), baseline])
