@@ -10,6 +10,7 @@ config.json to the work directory. Then experiments/retrieve.py --profiles=WORKD
 
 import json
 import pathlib
+import shutil
 import sys
 
 from absl import app, flags
@@ -26,6 +27,8 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace profiles that anothe
 _ANNDATA = flags.DEFINE_bool("anndata", False, "Write profiles.h5ad as well (pip install 'coos[anndata]').")
 flags.mark_flag_as_required("config")
 
+UNFINISHED = ".unfinished"
+
 
 def check_place(workdir: pathlib.Path, config: dict) -> None:
     """ValueError if the work directory holds something that another config made."""
@@ -37,18 +40,43 @@ def check_place(workdir: pathlib.Path, config: dict) -> None:
 
 
 def make_profiles(config: dict, workdir: pathlib.Path) -> Table:
-    """Run the pipeline and write its tables; the config is written last, when all is there."""
+    """Run the pipeline; its tables replace what is in the work directory when all of them are there."""
     steps = pipeline.build(config)
     check_place(workdir, json.loads(json.dumps(work.plain(config))))
-
-    def save(name: str, table: Table) -> None:
-        files.write_parquet(table, workdir / f"{name}.parquet")
-
-    table = pipeline.run(pipeline.read_source(config), steps, save=save)
-    if _ANNDATA.value:
-        files.write_anndata(table, workdir / "profiles.h5ad")
+    aside = workdir / UNFINISHED
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        table = pipeline.run(
+            pipeline.read_source(config),
+            steps,
+            save=lambda name, table: files.write_parquet(table, aside / f"{name}.parquet"),
+        )
+        if _ANNDATA.value:
+            files.write_anndata(table, aside / "profiles.h5ad")
+        swap(aside, workdir)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     work.write_json(workdir / "config.json", {"config": config, "versions": work.versions()})
     return table
+
+
+def tables_of(path: pathlib.Path) -> list[str]:
+    """Names of the tables that the run of a config.json wrote, which is removed; none if there is no such file."""
+    if not path.exists():
+        return []
+    config = work.read_json(path)["config"]
+    path.unlink()
+    return [pipeline.FINAL, *filter(None, (config.get(step, {}).get("save") for step in config["steps"]))]
+
+
+def swap(aside: pathlib.Path, workdir: pathlib.Path) -> None:
+    """Move finished tables into place. Without config.json, a directory does not pass for finished meanwhile."""
+    for name in tables_of(workdir / "config.json"):
+        for suffix in (".parquet", ".h5ad"):
+            (workdir / f"{name}{suffix}").unlink(missing_ok=True)
+    for new in aside.iterdir():
+        new.rename(workdir / new.name)
 
 
 def main(argv: list[str]) -> None:

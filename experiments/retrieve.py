@@ -7,7 +7,7 @@
 
 --profiles takes files of any tool (Parquet; CSV in the cytomining convention: metadata columns start with
 `Metadata_`, all others are features) and work directories of experiments/profile.py. The protocol is that of the
-first work directory's config, if there is one; flags come before it. Where a table has a cell count, a profile
+work directories' configs, if there are any; flags come before it. Where a table has a cell count, a profile
 of nothing but the cell count is scored beside it: what does not beat it has learned cell death.
 
 Writes index.html, figures/, tables/, results.jsonl and protocol.json to --out.
@@ -15,6 +15,7 @@ Writes index.html, figures/, tables/, results.jsonl and protocol.json to --out.
 
 import dataclasses
 import pathlib
+import re
 import sys
 import zlib
 from collections.abc import Sequence
@@ -44,6 +45,10 @@ _SIMILARITY = flags.DEFINE_enum("similarity", None, ["pearson", "cosine", "spear
 _UNLABELLED = flags.DEFINE_enum(
     "unlabelled", None, evaluator.UNLABELLED, "Rows without label: dropped, kept in pairs alone, or kept."
 )
+_METADATA = flags.DEFINE_list(
+    "metadata_columns", [], "Columns of files that are metadata without the prefix."
+)
+_DROP = flags.DEFINE_list("drop", [], "Columns of files to leave out, such as an index.")
 _ROWS = flags.DEFINE_string("rows", None, "Query: score these rows alone.")
 _CELL_COUNT = flags.DEFINE_string("cell_count", None, "Column of cell counts (default Metadata_cell_count).")
 _WELLS = flags.DEFINE_list("wells", None, "Tables of wells, for principal components and batch effects.")
@@ -71,15 +76,52 @@ def load(path: str, name: str) -> Source:
             raise ValueError(f"{place}: has no config.json; is it a work directory that profile.py finished?")
         config = work.read_json(place / "config.json")["config"]
         return Source(name or place.name, files.read(place / "profiles.parquet"), config, place)
-    return Source(name or place.name.split(".")[0], files.read(place), {}, None)
+    stem = re.sub(r"\.(parquet|csv|tsv|txt)(\.gz)?$", "", place.name, flags=re.IGNORECASE)
+    table = files.read(place, metadata_columns=tuple(_METADATA.value), drop=tuple(_DROP.value))
+    return Source(name or stem, table, {}, None)
+
+
+def chosen_rows(source: Source, query: str) -> Source:
+    """The source with the rows that match the query; ValueError if none does."""
+    rows = source.table.where(query)
+    if not rows.any():
+        raise ValueError(f"{source.name}: no row matches --rows={query!r}")
+    return source._replace(table=source.table.filter(rows))
 
 
 def setting(flag: Any, sources: Sequence[Source], field: str, default: Any) -> Any:
-    """The flag if it is given, else the first config's `retrieval.<field>`, else the default."""
+    """The flag if it is given, else what the configs' `retrieval.<field>` say, else the default.
+
+    Raises:
+        ValueError: the configs do not agree, so that a flag must say which it is.
+    """
     if flag is not None:
         return flag
-    found = [source.config["retrieval"] for source in sources if "retrieval" in source.config]
-    return found[0].get(field, default) if found else default
+    found = [source for source in sources if "retrieval" in source.config]
+    values = [source.config["retrieval"].get(field, default) for source in found] or [default]
+    for source, value in zip(found, values, strict=False):
+        if plain(value) != plain(values[0]):
+            raise ValueError(
+                f"the configs disagree: {field} is {values[0]!r} for {found[0].name} and {value!r} for {source.name}; "
+                f"say which with --{field}"
+            )
+    return values[0]
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, as JSON has them."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def published(sources: Sequence[Source], protocol: evaluator.Protocol) -> dict[str, dict[str, float]]:
+    """{table: published scores}, for real data judged under the protocol of their config alone."""
+    ours = dataclasses.asdict(protocol)
+
+    def comparable(source: Source) -> bool:
+        theirs = {k: v for k, v in source.config.get("retrieval", {}).items() if k in ours}
+        return not is_simulated(source.table) and all(plain(ours[k]) == plain(v) for k, v in theirs.items())
+
+    return {s.name: s.config["published"] for s in sources if s.config.get("published") and comparable(s)}
 
 
 def make_protocol(sources: Sequence[Source]) -> evaluator.Protocol:
@@ -100,11 +142,16 @@ def judge_all(sources: Sequence[Source], protocol: evaluator.Protocol) -> tuple[
     judgements, notes = [evaluator.judge(s.table, protocol, name=s.name) for s in sources], []
     column = setting(_CELL_COUNT.value, sources, "cell_count", "Metadata_cell_count")
     counted = [source for source in sources if column in source.table.metadata.columns]
-    if counted:
-        judgements.append(evaluator.judge_cell_counts(counted[0].table, protocol, column))
-        notes.append(f"The baseline knows only the cell count, {column} of {counted[0].name}.")
-    elif _CELL_COUNT.value:
+    if not counted and _CELL_COUNT.value:
         raise ValueError(f"no table has the column {column}")
+    if counted:
+        try:
+            judgements.append(evaluator.judge_cell_counts(counted[0].table, protocol, column))
+            notes.append(f"The baseline knows only the cell count, {column} of {counted[0].name}.")
+        except ValueError as error:  # no reason to withhold the rest of the report, unless it was asked for
+            if _CELL_COUNT.value:
+                raise
+            notes.append(f"There is no baseline: {error}.")
     return judgements, notes
 
 
@@ -164,14 +211,15 @@ def write(sources: Sequence[Source], out: pathlib.Path) -> pathlib.Path:
         )
     ]
     out.mkdir(parents=True, exist_ok=True)
-    work.replace_rows(out / "results.jsonl", rows)
+    (out / "results.jsonl").unlink(missing_ok=True)
+    work.append_rows(out / "results.jsonl", rows)
     about = {"protocol": dataclasses.asdict(protocol), "profiles": _PROFILES.value, "rows": _ROWS.value}
     work.write_json(out / "protocol.json", {**about, "versions": work.versions()})
     page = report.write(
         out,
         judgements,
         title=_TITLE.value,
-        published={s.name: s.config["published"] for s in sources if s.config.get("published")},
+        published=published(sources, protocol),
         published_source="; ".join(
             dict.fromkeys(s.config["published_source"] for s in sources if s.config.get("published_source"))
         ),
@@ -201,17 +249,21 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --")
     console.setup()
+    if not _PROFILES.value:
+        sys.exit("retrieve.py: --profiles names no table")
     names = _NAMES.value or [""] * len(_PROFILES.value)
     try:
         if len(names) != len(_PROFILES.value):
             raise ValueError(f"{len(names)} --names for {len(_PROFILES.value)} --profiles")
         sources = [load(path, name) for path, name in zip(_PROFILES.value, names, strict=True)]
+        if evaluator.BASELINE in {source.name for source in sources}:
+            raise ValueError(f"{evaluator.BASELINE!r} is what the baseline is called; use --names")
         if len({source.name for source in sources}) != len(sources):
             raise ValueError(
                 f"two tables are called {[s.name for s in sources]}; tell them apart with --names"
             )
         if _ROWS.value:
-            sources = [s._replace(table=s.table.filter(s.table.where(_ROWS.value))) for s in sources]
+            sources = [chosen_rows(source, _ROWS.value) for source in sources]
         page = write(sources, pathlib.Path(_OUT.value).resolve())
     except (ValueError, OSError) as error:
         sys.exit(f"retrieve.py: {error}")

@@ -5,7 +5,6 @@ python experiments/simulate.py features --out=DIR     # features of single cells
 """
 
 import pathlib
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -40,11 +39,9 @@ def simulate_coos7() -> int:
 
 def simulate_features() -> int:
     """Write features of single cells and their metadata, and return how many cells there are."""
-    out = pathlib.Path(FLAGS.out)
-    if FLAGS.overwrite:
-        for folder in ("features", "metadata"):
-            shutil.rmtree(out / folder, ignore_errors=True)
-    return simulate.write_cell_features(out, seed=FLAGS.seed, progress=True)
+    return simulate.write_cell_features(
+        pathlib.Path(FLAGS.out), seed=FLAGS.seed, progress=True, overwrite=FLAGS.overwrite
+    )
 
 
 STUDIES: Mapping[str, Callable[[], int]] = {"coos7": simulate_coos7, "features": simulate_features}

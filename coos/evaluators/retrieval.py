@@ -17,6 +17,7 @@ UNLABELLED = ("drop", "enrichment", "keep")
 HEADLINE = 0.995
 HARMONICS = 64  # of the cell count: differences down to 1/10,000 of the range are told apart
 BASELINE = "cell count only"
+DOUBTFUL = {"nan", "NaN", "NA", "N/A", "#N/A", "null", "unknown", "Unknown"}  # unlabelled, perhaps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,10 @@ def _judge(table: Table, protocol: Protocol, name: str) -> Judgement:
     known = np.asarray(labels.any(1) if labels.ndim == 2 else labels >= 0)
     if not known.any():
         raise ValueError(f"no row has a {protocol.label}")
+    _require_finite(table, known)
     ranked = known if protocol.unlabelled != "keep" else known | _comparable(table, protocol, ~known)
+    if not ranked.all():
+        logging.info("%s: %d of %d rows have a %s", name, known.sum(), len(table), protocol.label)
     prepared = _prepare(table, labels, protocol, ranked)
     if not prepared.matches.counts().any():
         raise ValueError(
@@ -128,11 +132,27 @@ def _judge(table: Table, protocol: Protocol, name: str) -> Judgement:
     )
 
 
+def _require_finite(table: Table, rows: np.ndarray) -> None:
+    """ValueError that names a row and a feature, unless all features of these rows are finite."""
+    broken = ~np.isfinite(table.features).all(1) & rows
+    if broken.any():
+        row = int(np.flatnonzero(broken)[0])
+        feature = table.feature_names[int(np.flatnonzero(~np.isfinite(table.features[row]))[0])]
+        raise ValueError(
+            f"{int(broken.sum())} labelled rows have missing or infinite features, first row {row} (from 0), feature "
+            f"{feature}; drop such features with the step drop_missing, or leave the rows out"
+        )
+
+
 def _labels(table: Table, protocol: Protocol) -> tuple[np.ndarray, list[str]]:
     """Codes or multi-hot labels of all rows, and the name of each code or column."""
     values = table.column(protocol.label).to_list()
+    doubtful = sorted({str(value) for value in values} & DOUBTFUL)
+    if doubtful:
+        logging.warning("%s: %s are taken as labels like any other", protocol.label, doubtful)
     if protocol.separator:
-        return retrieval.encode_sets(values, separator=protocol.separator)
+        texts = [None if value is None else str(value) for value in values]
+        return retrieval.encode_sets(texts, separator=protocol.separator)
     codes = retrieval.encode(values)
     names = {int(code): str(value) for code, value in zip(codes, values, strict=True) if code >= 0}
     return codes, [names[code] for code in range(len(names))]
@@ -146,10 +166,11 @@ def _comparable(table: Table, protocol: Protocol, rows: np.ndarray) -> np.ndarra
     """
     defined = np.zeros(len(table), bool)
     if rows.any():
-        defined[rows] = retrieval.defined_rows(table.features[rows], similarity=protocol.similarity)
+        finite = rows & np.isfinite(table.features).all(1)
+        defined[finite] = retrieval.defined_rows(table.features[finite], similarity=protocol.similarity)
     lost = int((rows & ~defined).sum())
     if lost:
-        logging.warning("%d unlabelled rows with equal features have no similarity and are left out", lost)
+        logging.warning("%d unlabelled rows with equal or missing features are left out", lost)
     return defined
 
 

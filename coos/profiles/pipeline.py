@@ -50,6 +50,7 @@ STEPS: dict[str, type[Step]] = {
     "consensus": consensus.Consensus,
 }
 FINAL = "profiles"
+SOURCE = ("path", "metadata_columns", "drop", "feature_names", "aggregate")
 
 
 @dataclasses.dataclass
@@ -67,11 +68,18 @@ def build(config: Mapping[str, Any]) -> list[NamedStep]:
     Raises:
         ValueError: an unknown kind or option, or a step without its options; the known ones are listed.
     """
-    names = list(config["steps"])
+    names = list(config.get("steps") or ())
+    if not names:
+        raise ValueError("the config names no steps")
     if len(set(names)) != len(names):
         raise ValueError(f"steps {names}: every step needs a name of its own; `kind` says what it is")
     steps = [_build(name, config) for name in names]
     saved = [named.save for named in steps if named.save]
+    for name in saved:
+        if not re.fullmatch(r"[\w-]+", name):
+            raise ValueError(
+                f"save={name!r}: give a plain name; it becomes <name>.parquet in the work directory"
+            )
     if len(set(saved)) != len(saved) or FINAL in saved:
         raise ValueError(f"two tables would be saved under one name: {[*saved, FINAL]}")
     return steps
@@ -82,16 +90,22 @@ def _build(name: str, config: Mapping[str, Any]) -> NamedStep:
     kind, save = options.pop("kind", name), options.pop("save", "")
     if kind not in STEPS:
         raise ValueError(f"step {name!r}: no kind {kind!r}; available: {', '.join(sorted(STEPS))}")
-    known = [field.name for field in dataclasses.fields(STEPS[kind])]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise ValueError(f"step {name!r}: {kind} has no option {unknown[0]!r}; it has {', '.join(known)}")
+    _checked_options(f"step {name!r}", STEPS[kind], options)
     if isinstance(options.get("path"), str):
         options["path"] = located(options["path"], config)
     try:
         return NamedStep(name, STEPS[kind](**options), save)
     except (TypeError, ValueError) as error:
         raise ValueError(f"step {name!r}: {error}") from error
+
+
+def _checked_options(where: str, step: type[Step], options: dict[str, Any]) -> dict[str, Any]:
+    """`options`; ValueError if the step has no such option."""
+    known = [field.name for field in dataclasses.fields(step)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"{where}: {step.__name__} has no option {unknown[0]!r}; it has {', '.join(known)}")
+    return options
 
 
 def located(path: str, config: Mapping[str, Any]) -> str:
@@ -109,9 +123,17 @@ def read_source(config: Mapping[str, Any]) -> Table:
     With `source.aggregate` (options of `aggregate`), a DeepProfiler folder is aggregated file by file and never
     held in memory as a whole.
     """
-    source = dict(config["source"])
+    source = dict(config.get("source") or {})
+    unknown = sorted(set(source) - set(SOURCE))
+    if unknown or not source.get("path"):
+        raise ValueError(
+            f"config.source needs a path and may have {', '.join(SOURCE)}; it has {sorted(source)}"
+        )
     path = located(source.pop("path"), config)
     streamed = source.pop("aggregate", None)
+    if streamed is not None:
+        streamed = dict(streamed)
+        aggregate.Aggregate(**_checked_options("source.aggregate", aggregate.Aggregate, streamed))
     if pathlib.Path(path).is_dir():
         names = source.pop("feature_names", None) or None
         sites = deepprofiler.sites(path, feature_names=names)
@@ -119,9 +141,10 @@ def read_source(config: Mapping[str, Any]) -> Table:
     found = sorted(glob.glob(path))
     if not found:
         raise ValueError(f"{path}: no such file or folder")
-    source.pop("feature_names", None)
-    tables = (files.read(name, **source) for name in found)
-    return aggregate.aggregate_stream(tables, **streamed) if streamed else concatenate(tables)
+    if source.pop("feature_names", None):
+        raise ValueError(f"{path}: feature_names are for DeepProfiler folders; files have names of their own")
+    table = files.read_all(found, **source)
+    return aggregate.Aggregate(**streamed).transform(table) if streamed else table
 
 
 def run(
@@ -132,13 +155,17 @@ def run(
     Raises:
         ValueError: as the steps do, with the step's name.
     """
-    logging.info("%d rows, %d features", len(table), table.num_features)
+    logging.info("source: %d rows, %d features", len(table), table.num_features)
+    if not len(table):
+        raise ValueError("the source has no rows")
     for named in steps:
         began = time.perf_counter()
         try:
             table = named.step.fit_transform(table)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"step {named.name!r}: {error}") from error
+        if not len(table):
+            raise ValueError(f"step {named.name!r}: no row is left")
         seconds = time.perf_counter() - began
         logging.info("%s: %d rows, %d features, %.1f s", named.name, len(table), table.num_features, seconds)
         if named.save and save:

@@ -24,7 +24,7 @@ class Folder:
 
     def _file(self, kind: str, name: str, suffix: str) -> pathlib.Path:
         """A file name that is safe everywhere and not yet taken by this report."""
-        stem = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_") or "unnamed"
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:80] or "unnamed"
         unique, count = stem, 1
         while f"{kind}/{unique}" in self._names:
             count += 1

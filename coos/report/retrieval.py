@@ -71,7 +71,7 @@ def write(
         title,
         lead=_lead(judgements, notes),
         sections=sections,
-        footer=f"{len(judgements)} tables, {'simulated' if simulated else 'real'} data.",
+        footer=f"Tables: {len(judgements)}, {'simulated' if simulated else 'real'} data.",
         banner=plots.SIMULATED_LABEL if simulated else "",
     )
     return folder.page(text)

@@ -83,6 +83,24 @@ def test_an_unlabelled_row_without_similarity_is_no_pair_but_a_labelled_one_is_a
         evaluator.judge(table.with_features(features), protocol, name="zero")
 
 
+def test_a_missing_value_is_named_by_its_row_in_the_table():
+    table = make_table()
+    features = table.features.copy()
+    row = int(np.flatnonzero(table.where("Metadata_moa IS NOT NULL"))[-1])
+    features[row, 3] = np.nan
+    with pytest.raises(
+        ValueError, match=f"trial: 1 labelled rows have missing .* first row {row} .*, feature f3"
+    ):
+        evaluator.judge(table.with_features(features), evaluator.Protocol(), name="trial")
+
+
+def test_numbers_can_be_labels():
+    table = make_table(labels=None, Metadata_class=np.arange(60) % 7)
+    whole = evaluator.judge(table, evaluator.Protocol(label="Metadata_class"), name="numbers")
+    parts = evaluator.judge(table, evaluator.Protocol(label="Metadata_class", separator="|"), name="numbers")
+    assert evaluator.values(whole) == evaluator.values(parts)
+
+
 def test_exclusions_and_shared_parts_of_labels():
     table = make_table(Metadata_compound=(np.arange(60) % 25).astype(str))
     features, labels = labelled(table)

@@ -3,6 +3,7 @@
 import importlib
 import json
 
+import anndata
 import numpy as np
 import polars as pl
 import pytest
@@ -41,13 +42,16 @@ def test_steps_run_in_the_order_of_the_config_and_save_what_they_are_told():
 BAD = {
     "unknown kind": ({"steps": ("whiten",)}, "step 'whiten': no kind 'whiten'; available: aggregate, annotate"),
     "unknown option": (
-        {"steps": ("spherize",), "spherize": {"eps": 1}}, "spherize has no option 'eps'; it has refer"),
+        {"steps": ("spherize",), "spherize": {"eps": 1}}, "Spherize has no option 'eps'; it has refer"),
     "missing option": ({"steps": ("keep_rows",)}, "step 'keep_rows': .*query"),
     "bad value": ({"steps": ("consensus",), "consensus": {"method": "mode"}}, "step 'consensus': method='mode'"),
     "twice": ({"steps": ("standardize", "standardize")}, "every step needs a name of its own"),
     "saved twice": (
         {"steps": ("robustize", "standardize"), "robustize": {"save": "x"}, "standardize": {"save": "x"}},
         "saved under one name"),
+    "no steps": ({"steps": ()}, "names no steps"),
+    "a path as a name": (
+        {"steps": ("standardize",), "standardize": {"save": "../x"}}, "give a plain name"),
     "no folder": (
         {"steps": ("annotate",), "annotate": {"path": "{maps}/a.csv", "on": "x"}}, r"--config\.maps=FOLDER"),
 }  # fmt: skip
@@ -58,6 +62,22 @@ def test_a_config_that_cannot_be_built_says_why(name):
     config, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         pipeline.build(config)
+
+
+def test_a_source_that_cannot_be_read_says_why(tmp_path):
+    with pytest.raises(ValueError, match=r"config\.source needs a path"):
+        pipeline.read_source({"steps": ()})
+    with pytest.raises(
+        ValueError, match=r"config\.source needs a path and may have .*it has \['file', 'path'\]"
+    ):
+        pipeline.read_source({"source": {"path": "x", "file": "y"}})
+    with pytest.raises(ValueError, match="no such file or folder"):
+        pipeline.read_source({"source": {"path": str(tmp_path / "*.csv")}})
+    with pytest.raises(ValueError, match="Aggregate has no option 'mean'"):
+        pipeline.read_source({"source": {"path": str(tmp_path), "aggregate": {"mean": 1}}})
+    (tmp_path / "empty.csv").write_text("Metadata_a,f\n")
+    with pytest.raises(ValueError, match="the source has no rows"):
+        pipeline.run(files.read(tmp_path / "empty.csv"), [])
 
 
 def test_an_error_names_its_step():
@@ -156,23 +176,44 @@ def test_the_simulated_screen_from_cells_to_the_report(screen, tmp_path):
     assert ("cell count only", "precision_at_r") in value
     page = (tmp_path / "report" / "index.html").read_text()
     assert "simulated" in page.lower()
-    assert "13.37" in page  # the published odds ratio stands beside ours
+    assert "13.37" not in page  # a published figure never stands beside simulated data
+
+    config = json.loads((tmp_path / "plain" / "config.json").read_text())
+    config["config"]["retrieval"]["similarity"] = "cosine"
+    (tmp_path / "plain" / "config.json").write_text(json.dumps(config))
+    done = run_script("retrieve.py", both, f"--out={tmp_path / 'report'}")
+    assert done.returncode == 1
+    assert (
+        "similarity is 'cosine' for plain and 'pearson' for sphered; say which with --similarity"
+        in done.stderr
+    )
+    done = run_script(
+        "retrieve.py", both, f"--out={tmp_path / 'report'}", "--similarity=cosine", "--label=Metadata_moa"
+    )
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "report" / "results.jsonl").read_text().splitlines()
+    assert len(lines) == len(rows), "rows of an earlier report do not stay"
 
 
 def test_making_profiles_again_with_another_config_needs_a_word(screen, tmp_path):
-    assert make_profiles(screen, tmp_path / "run", "trained/none").returncode == 0
-    before = (tmp_path / "run" / "profiles.parquet").read_bytes()
-    assert make_profiles(screen, tmp_path / "run", "trained/none").returncode == 0
-    done = make_profiles(screen, tmp_path / "run", "trained/standardize")
+    run = tmp_path / "run"
+    assert make_profiles(screen, run, "trained/standardize").returncode == 0
+    (run / "notes.parquet").write_bytes(b"mine")
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    assert {"level3.parquet", "level4.parquet", "profiles.parquet", "config.json"} < set(before)
+    done = make_profiles(screen, run, "trained/none")
     assert done.returncode == 1
     assert "made by another config" in done.stderr
-    assert (tmp_path / "run" / "profiles.parquet").read_bytes() == before
-    done = make_profiles(screen, tmp_path / "run", "trained/standardize", "--overwrite", "--anndata")
+    done = make_profiles(screen, run, "trained/none", "--overwrite", "--config.consensus.by=Metadata_nope")
+    assert done.returncode == 1
+    assert "step 'consensus': no column Metadata_nope" in done.stderr
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before, "a failed run changes nothing"
+    done = make_profiles(screen, run, "trained/none", "--overwrite", "--anndata")
     assert done.returncode == 0, done.stderr
-    import anndata
-
-    cells = anndata.read_h5ad(tmp_path / "run" / "profiles.h5ad")
-    np.testing.assert_array_equal(cells.X, files.read(tmp_path / "run" / "profiles.parquet").features)
+    names = {path.name for path in run.iterdir()}
+    assert names == {"level3.parquet", "profiles.parquet", "profiles.h5ad", "config.json", "notes.parquet"}
+    cells = anndata.read_h5ad(run / "profiles.h5ad")
+    np.testing.assert_array_equal(cells.X, files.read(run / "profiles.parquet").features)
 
 
 def test_scripts_say_what_is_wrong(screen, tmp_path):
@@ -184,8 +225,15 @@ def test_scripts_say_what_is_wrong(screen, tmp_path):
     assert "no `steps`" in done.stderr
     done = run_script("retrieve.py", f"--profiles={tmp_path / 'nothing.csv'}", f"--out={tmp_path / 'y'}")
     assert done.returncode == 1
-    assert "nothing.csv" in done.stderr
+    assert "nothing.csv: no such file or work directory" in done.stderr
     assert "Traceback" not in done.stderr
+    text = "Metadata_moa,f,g\n" + "x,1,2\ny,2,1\nx,3,5\n"
+    (tmp_path / "table.csv").write_text(text)
+    arguments = [f"--profiles={tmp_path / 'table.csv'}", f"--out={tmp_path / 'y'}"]
+    done = run_script("retrieve.py", *arguments, "--rows=Metadata_moa = 'z'")
+    assert "table: no row matches --rows=\"Metadata_moa = 'z'\"" in done.stderr
+    done = run_script("retrieve.py", *arguments, "--names=cell count only")
+    assert "is what the baseline is called; use --names" in done.stderr
 
 
 def test_bbbc021_gives_the_published_accuracy(real_data, tmp_path):
@@ -217,6 +265,12 @@ def test_simulated_cells_are_the_same_for_the_same_seed_and_are_not_replaced(scr
         np.testing.assert_array_equal(np.load(path)["features"], theirs)
     with pytest.raises(FileExistsError, match="take another folder"):
         simulate.write_cell_features(tmp_path)
+    simulate.write_cell_features(tmp_path, overwrite=True)
+    (tmp_path / "metadata" / "platemap" / "mine.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match="platemap has files of another origin"):
+        simulate.write_cell_features(tmp_path, overwrite=True)
+    assert (tmp_path / "metadata" / "platemap" / "mine.txt").read_text() == "precious"
+    simulate.write_cell_features(tmp_path / "again")
     assert all(
         name.startswith(simulate.MARK) for name in files.read(screen / "features").metadata["Metadata_Plate"]
     )

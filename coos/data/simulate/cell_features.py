@@ -13,6 +13,7 @@ and compounds begin with SIMULATED.
 """
 
 import pathlib
+import shutil
 
 import numpy as np
 import polars as pl
@@ -30,15 +31,25 @@ MAPS, REPLICATES, BATCHES = 2, 4, 2
 CELLS, SITES = 30, 2
 
 
-def write_cell_features(out: pathlib.Path, *, seed: int = 0, progress: bool = False) -> int:
+def write_cell_features(
+    out: pathlib.Path, *, seed: int = 0, progress: bool = False, overwrite: bool = False
+) -> int:
     """Write the screen below `out` and return its number of cells; the same seed gives the same values.
 
+    `overwrite` removes the plates and plate maps of an earlier simulated screen there, and nothing else.
+
     Raises:
-        FileExistsError: there are features already.
+        FileExistsError: there are features or metadata already, and no `overwrite`.
     """
     out = pathlib.Path(out)
-    if (out / "features").exists():
-        raise FileExistsError(f"{out / 'features'} exists; remove it or take another folder")
+    if overwrite:
+        for plate in (out / "features").glob(f"{MARK}*"):
+            shutil.rmtree(plate)
+        for plate_map in (out / "metadata" / "platemap").glob(f"{MARK}*"):
+            plate_map.unlink()
+    for folder in (out / "features", out / "metadata" / "platemap"):
+        if folder.exists() and any(folder.iterdir()):
+            raise FileExistsError(f"{folder} has files of another origin or run; take another folder")
     generator = np.random.default_rng(seed)
     compounds = _compounds()
     maps = {f"{MARK}-MAP-{number}": _plate_map(number, compounds, generator) for number in range(MAPS)}

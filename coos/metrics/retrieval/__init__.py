@@ -14,7 +14,9 @@ block the functions are compiled; what depends on labels alone (who matches whom
 four counts in a contingency table) is NumPy. They take and give whole arrays and are not to be called inside
 `jax.jit`; `ranking.rank_block`, `precision.score_ranks` and `precision.average_precision_of` are.
 
-Ties are exact: see `ranking`. A value the data do not define is NaN.
+Similarities that are equal as float32 tie, and ties are counted exactly (see `ranking`): those of identical rows,
+of ranks, of signs. Where equal similarities are rounded apart (few features, rows of different lengths) they are
+not ties any more. A value the data do not define is NaN.
 """
 
 from coos.metrics.retrieval.contingency import (

@@ -169,6 +169,8 @@ def replicate_reproducibility(
     Labels name what is replicated (compound and dose, say). Strictly greater counts; NaN without matching pairs.
     Also known as percent replicating or percent strong.
     """
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile={quantile}: a fraction strictly between 0 and 1")
     prepared = ranking.prepare(features, labels, similarity=similarity, exclude=exclude)
     counted = pairs.counts_above_quantiles(prepared, np.array([quantile]), population="unmatched")
     matching = int(counted.total[1])

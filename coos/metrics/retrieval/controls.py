@@ -116,6 +116,8 @@ def mp_value(
         raise ValueError(f"must be (n, D) and (m, D); got {treated.shape} and {control.shape}")
     if len(control) < 2 or not len(treated):
         raise ValueError(f"{len(treated)} replicates and {len(control)} controls: needs 1 and 2 at least")
+    if not 0 < explained_variance <= 1:
+        raise ValueError(f"explained_variance={explained_variance}: must be in (0, 1]")
     together = np.concatenate([treated, control])
     if not np.isfinite(together).all():
         raise ValueError("features are NaN or infinite; drop or fill them")

@@ -69,6 +69,8 @@ def hit_at_k(
     """
     if not 0 < top <= 1:
         raise ValueError(f"top={top}: must be in (0, 1]")
+    if not all(0 <= percent <= 100 for percent in percents):
+        raise ValueError(f"percents={tuple(percents)}: must be from 0 to 100")
     prepared = ranking.prepare(features, labels, similarity=similarity, exclude=exclude)
     blocks = ranking.ranked_blocks(prepared, functools.partial(block_hits, top=top))
     return gather([block for _, block in blocks], num_rows=prepared.num_rows, percents=percents)

@@ -67,7 +67,8 @@ def check_exclude(exclude: Exclude, count: int) -> np.ndarray:
     """Exclusion groups as (G, N) int32, G = 0 for None; a negative code excludes nothing."""
     if exclude is None:
         return np.zeros((0, count), np.int32)
-    columns = [exclude] if np.ndim(exclude) == 1 else list(exclude)  # type: ignore[arg-type]
+    several: Any = exclude
+    columns = [exclude] if len(several) and np.ndim(several[0]) == 0 else list(several)
     found = []
     for number, column in enumerate(columns):
         array = np.asarray(column)
@@ -126,8 +127,8 @@ def _compare(features: ArrayLike, similarity: str) -> tuple[Any, np.ndarray]:
         raise ValueError(f"similarity={similarity!r}: choose one of {SIMILARITIES}")
     on_device = isinstance(features, jax.Array) and similarity != "spearman"
     x = jnp.asarray(features) if on_device else np.asarray(features)
-    if x.ndim != 2 or not x.shape[1]:
-        raise ValueError(f"features must be (rows, features), got shape {x.shape}")
+    if x.ndim != 2 or not x.size:
+        raise ValueError(f"features must be (rows, features) with at least one of each, got shape {x.shape}")
     if x.dtype.kind not in "fiub" and not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"features must be numbers, got {x.dtype}")
     if on_device:
@@ -145,7 +146,7 @@ def _compare(features: ArrayLike, similarity: str) -> tuple[Any, np.ndarray]:
 
 def _compare_block(x: Any, xp: Any, similarity: str) -> tuple[Any, Any]:
     """Values and scale; scale is NaN for rows with values that are not finite, 0 where it is not defined."""
-    resolution = float(np.finfo(x.dtype).eps) if jnp.issubdtype(x.dtype, jnp.floating) else 0.0
+    resolution = float(jnp.finfo(x.dtype).eps) if jnp.issubdtype(x.dtype, jnp.floating) else 0.0
     if xp is np:
         x = x.astype(np.float64, copy=False)
     elif not jnp.issubdtype(x.dtype, jnp.floating) or x.dtype.itemsize < 4:
@@ -162,7 +163,7 @@ def _compare_block(x: Any, xp: Any, similarity: str) -> tuple[Any, Any]:
         x = x - x.mean(1, keepdims=True)  # the second time removes the rounding of the first
     lengths = xp.sqrt(xp.einsum("nd,nd->n", x, x))
     power = _power_of_two(lengths, finite, xp)
-    flat = lengths <= 6 * resolution * np.sqrt(x.shape[1])
+    flat = lengths <= resolution * np.sqrt(x.shape[1])
     scale = xp.where(flat, 0, power / xp.where(flat, 1, lengths))
     return x / power[:, None], xp.where(finite, scale, np.nan)
 

@@ -79,6 +79,7 @@ def scores(
     if r not in R_CONVENTIONS:
         raise ValueError(f"r={r!r}: choose one of {R_CONVENTIONS}")
     prepared = ranking.prepare(features, labels, similarity=similarity, exclude=exclude)
+    ks = tuple(min(k, prepared.num_rows) for k in ks)  # more neighbours than there are hold no more matches
     blocks = ranking.ranked_blocks(prepared, functools.partial(score_ranks, ks=ks, r=r))
     return ranking.per_row(prepared.num_rows, blocks, no_rows(len(ks)))
 
@@ -90,13 +91,13 @@ def no_rows(num_k: int) -> Scores:
 
 def check_k(k: int) -> int:
     """`k` as an int; ValueError if it is not a whole number of at least 1."""
-    if int(k) != k or k < 1:
+    if not np.issubdtype(np.asarray(k).dtype, np.number) or int(k) != k or k < 1:
         raise ValueError(f"k={k!r}: must be a whole number of at least 1")
     return int(k)
 
 
 def _several(k: int | Sequence[int]) -> tuple[int, ...]:
-    return (k,) if isinstance(k, int | np.integer) else tuple(k)  # type: ignore[return-value]
+    return (k,) if np.ndim(k) == 0 else tuple(k)  # type: ignore[arg-type, return-value]
 
 
 def precision_at_k(
@@ -115,7 +116,7 @@ def precision_at_k(
     Returns:
         float64 precision per row, NaN without any match. k is the divisor even if there are fewer neighbours.
     """
-    ks = _several(k)
+    ks = tuple(check_k(k) for k in _several(k))
     found = scores(features, labels, ks=ks, **options).hits / np.asarray(ks, float)
     return found[:, 0] if np.ndim(k) == 0 else found
 

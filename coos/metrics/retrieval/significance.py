@@ -54,6 +54,8 @@ def average_precision_null(
     L, so that every (M, L) has its own draws.
     """
     m, n = int(num_matches), int(num_neighbors)
+    if size < 1:
+        raise ValueError(f"size={size}: a null distribution needs at least one draw")
     if not 1 <= m <= n:
         raise ValueError(f"{m} matches among {n} neighbours: needs 1 <= matches <= neighbours")
     if math.comb(n, m) <= ENUMERATED:
@@ -125,6 +127,8 @@ def benjamini_hochberg(p_values: ArrayLike) -> np.ndarray:
     p = np.asarray(p_values, np.float64)
     adjusted = np.full(p.shape, np.nan)
     known = np.flatnonzero(~np.isnan(p))
+    if ((p[known] < 0) | (p[known] > 1)).any():
+        raise ValueError(f"p-values must be from 0 to 1, found {p[known].min()} to {p[known].max()}")
     order = known[np.argsort(p[known])]
     scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
     adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1)

@@ -190,6 +190,17 @@ def test_features_that_tell_nothing_score_as_chance():
 def test_k_beyond_the_neighbors_still_divides_by_k():
     features, labels = np.eye(4) + 1.0 * np.arange(4), np.array([0, 0, 1, 1])
     np.testing.assert_allclose(retrieval.precision_at_k(features, labels, 10), 0.1, atol=1e-6)
+    np.testing.assert_allclose(retrieval.precision_at_k(features, labels, 10**12), 1e-12)
+    np.testing.assert_allclose(retrieval.recall_at_k(features, labels, np.int64(10**12)), 1)
+
+
+def test_no_exclusion_is_no_exclusion():
+    features, labels = continuous()
+    expected = retrieval.average_precision(features, labels)
+    for nothing in (None, (), [], [np.full(90, -1)]):
+        np.testing.assert_array_equal(
+            retrieval.average_precision(features, labels, exclude=nothing), expected
+        )
 
 
 def test_no_matches_at_all_is_nan_and_counted():
@@ -250,6 +261,8 @@ BAD = {
     "a zero row": (np.array([[1, 2], [0, 0]]), [0, 0], {"similarity": "cosine"}, ValueError, "all zero"),
     "an unknown similarity": (np.eye(3), [0, 0, 1], {"similarity": "euclid"}, ValueError, "choose one of"),
     "text features": (np.array([["a", "b"]]), [0], {}, TypeError, "must be numbers"),
+    "no rows": (np.zeros((0, 3)), [], {}, TypeError, "integers, got float64"),
+    "no rows, no labels": (np.zeros((0, 3)), np.zeros(0, int), {}, ValueError, "at least one of each"),
     "one dimension": (np.arange(3.0), [0, 1, 0], {}, ValueError, "rows, features"),
     "short exclude": (np.eye(3), [0, 0, 1], {"exclude": [0, 1]}, ValueError, r"exclude\[0\] must be \(3,\)"),
     "text exclude": (np.eye(3), [0, 0, 1], {"exclude": ["a", "b", "c"]}, TypeError, "use retrieval.encode"),
@@ -268,6 +281,11 @@ def test_bad_options_say_what_is_wrong():
     features, labels = np.eye(3) + np.arange(3), [0, 0, 1]
     with pytest.raises(ValueError, match="k=0: must be a whole number"):
         retrieval.precision_at_k(features, labels, 0)
+    for k in (2.5, None, "3", [2, 0]):
+        with pytest.raises(ValueError, match="must be a whole number"):
+            retrieval.recall_at_k(features, labels, k)
+    with pytest.raises(ValueError, match="percents"):
+        retrieval.hit_at_k(features, labels, percents=(200,))
     with pytest.raises(ValueError, match="choose one of"):
         retrieval.precision_at_r(features, labels, r="size")
     with pytest.raises(ValueError, match="top=0"):
