@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import polars as pl
+from absl import logging
 
 from coos.profiles.step import Step
-from coos.profiles.table import Table, concatenate, describe, listing
+from coos.profiles.table import Table, column_names, concatenate, describe, listing
 
 WELL = ("Metadata_Plate", "Metadata_Well")
 COUNT = "Metadata_cell_count"
@@ -31,7 +32,8 @@ class Aggregate(Step):
         count: a metadata column for the number of rows of each group. If there is such a column already, its
             sum: wells made of cells and then perturbations made of wells both count cells. None: no such column.
 
-    Metadata columns that are constant within every group are kept, the others are left out.
+    Metadata columns with at most one known value within every group are kept: one value beside unknown ones (null)
+    holds for the group. The others are left out, and the log names them.
     """
 
     by: str | Sequence[str] = WELL
@@ -59,7 +61,7 @@ def aggregate_stream(
         ValueError: an unknown method, column or key; no tables, or tables with different features; counts that
             are no numbers or that some tables lack; and for medians a group that comes back after others.
     """
-    by = [by] if isinstance(by, str) else list(by)
+    by = column_names(by)
     tables = iter(tables)
     first = next(tables, None)
     if first is None:
@@ -80,10 +82,9 @@ def _checked(table: Table, name: str, first: Table, by: list[str], count: str | 
         raise ValueError(f"{name} has other features than table 0; they differ in {listing(differing)}")
     table.require(*by)
     for key in table.metadata.select(by):
-        unknown = int((key.is_null() | (key.is_nan() if key.dtype.is_float() else False)).sum())
-        if unknown:
+        if key.null_count():
             raise ValueError(
-                f"{name}: {key.name} is unknown in {unknown} of {len(table)} rows; drop these rows"
+                f"{name}: {key.name} is unknown in {key.null_count()} of {len(table)} rows; drop these rows"
             )
     if count is None:
         return table
@@ -113,21 +114,32 @@ class _Summary:
     def _first_rows(self, metadata: pl.DataFrame, codes: np.ndarray, groups: int) -> pl.DataFrame:
         firsts = np.empty(groups, np.int64)
         firsts[codes[::-1]] = np.arange(len(codes))[::-1]  # the last to be written is the first row
-        chosen = metadata[firsts]
-        for column in metadata:
-            if column.name != self.count and not column.eq_missing(chosen[column.name].gather(codes)).all():
-                self.varying.add(column.name)
+        chosen = metadata.select(self._first_known(column, codes, firsts) for column in metadata)
         if self.count is None:
             return chosen
         sums = np.bincount(codes, metadata[self.count].to_numpy(), minlength=groups)
         dtype = pl.Int64 if metadata[self.count].dtype.is_integer() else pl.Float64
         return chosen.with_columns(pl.Series(self.count, sums).cast(dtype))
 
+    def _first_known(self, column: pl.Series, codes: np.ndarray, firsts: np.ndarray) -> pl.Series:
+        """The first known value of each group, of which row `firsts` is the first; notes whether there are others."""
+        known = np.flatnonzero(column.is_not_null().to_numpy())
+        rows = firsts.copy()
+        rows[codes[known[::-1]]] = known[::-1]
+        found = column.gather(rows)
+        if column.name != self.count and column.gather(known).ne_missing(found.gather(codes[known])).any():
+            self.varying.add(column.name)
+        return found
+
     def metadata(self) -> pl.DataFrame:
-        """One row per group, in order of first appearance, of the columns that are constant within groups."""
+        """One row per group, in order of first appearance, of the columns that do not vary within groups."""
         frame = pl.concat(self.frames, how="diagonal_relaxed")
         codes, keys = Table(frame, np.empty((frame.height, 0)), ()).groups(self.by)
-        return self._first_rows(frame, codes, keys.height).drop(self.varying)
+        found = self._first_rows(frame, codes, keys.height)
+        if self.varying:
+            names = [name for name in frame.columns if name in self.varying]
+            logging.info("left out, since they vary within %s: %s", listing(self.by), listing(names, 40))
+        return found.drop(self.varying)
 
 
 def _means(tables: Iterable[Table], summary: _Summary) -> np.ndarray:

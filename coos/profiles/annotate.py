@@ -17,9 +17,11 @@ import polars as pl
 from absl import logging
 from polars import exceptions
 
-from coos.profiles import files
+from coos.profiles import delimited, files
 from coos.profiles.step import Step
-from coos.profiles.table import Table, describe, listing
+from coos.profiles.table import Table, describe, listing, nan_as_null
+
+UNNAMED = r"^__index_level_\d+__$"  # what parquet files of pandas call an index without a name
 
 Names = str | Sequence[str] | Mapping[str, str]
 
@@ -74,7 +76,12 @@ def read_annotation(path: str | os.PathLike, *, text: Sequence[str] = ()) -> pl.
         ValueError: no file, a file that cannot be read, or files with different columns.
     """
     paths = _paths(os.fspath(path))
-    frames = [files.read_parquet_frame(p) if _is_parquet(p) else files.read_text_frame(p) for p in paths]
+    frames = [
+        files.read_parquet_frame(p).select(pl.exclude(UNNAMED))
+        if files.is_parquet(p)
+        else delimited.read_text_frame(p)
+        for p in paths
+    ]
     for name, frame in zip(paths, frames, strict=True):
         if frame.columns != frames[0].columns:
             raise ValueError(
@@ -87,19 +94,16 @@ def read_annotation(path: str | os.PathLike, *, text: Sequence[str] = ()) -> pl.
         raise ValueError(f"{path}: {error}") from error
     return (
         frame
-        if any(map(_is_parquet, paths))
-        else files.infer(frame, text=[*files.NAMES, *map(files.prefixed, text)])
+        if any(map(files.is_parquet, paths))
+        else delimited.infer(frame, text=[*delimited.NAMES, *map(files.prefixed, text)])
     )
-
-
-def _is_parquet(path: str) -> bool:
-    return path.endswith(".parquet")
 
 
 def _paths(path: str) -> list[str]:
     if os.path.isdir(path):
-        suffixes = (".parquet", *files.DELIMITERS, *(f"{suffix}.gz" for suffix in files.DELIMITERS))
-        found = [name for name in glob.glob(os.path.join(glob.escape(path), "*")) if name.endswith(suffixes)]
+        suffixes = (".parquet", *delimited.DELIMITERS, *(f"{suffix}.gz" for suffix in delimited.DELIMITERS))
+        inside = glob.glob(os.path.join(glob.escape(path), "*"))
+        found = [name for name in inside if name.lower().endswith(suffixes)]
     else:
         found = [path] if os.path.exists(path) else glob.glob(path, recursive=True)
     if not found:
@@ -128,7 +132,7 @@ def read_platemaps(
         ValueError: as `read_annotation`; or a well has no name or occurs twice in a map.
     """
     keys = [files.prefixed(map_column), files.prefixed(well_column)]
-    frame = read_annotation(path, text=keys)
+    frame = nan_as_null(read_annotation(path, text=keys))
     try:
         _require_columns(frame, keys)
         _require_unique(frame, keys)
@@ -167,8 +171,8 @@ def join(
 ) -> Table:
     """`table` with the columns of `frame` on the row that has the same values of the columns `on`.
 
-    Keys of different types are compared as numbers if both are numbers, and as text otherwise; unknown keys match
-    nothing. The key columns of `frame` are not added. Rows of `frame` that are wholly identical count once.
+    Keys of different types are compared as numbers if both are numbers, and as text otherwise; unknown keys (null or
+    NaN) match nothing. The key columns of `frame` are not added. Rows of `frame` that are wholly identical count once.
 
     Args:
         table: the profiles.
@@ -199,7 +203,7 @@ def join(
 
 def _prepared(frame: pl.DataFrame, keys: list[str], columns: Names | None) -> pl.DataFrame:
     """Distinct rows of the keys and the columns asked for, with one row per key and no unknown keys."""
-    frame = _with_prefix(frame)
+    frame = nan_as_null(_with_prefix(frame))
     names = (
         {name: name for name in frame.columns if name not in keys} if columns is None else _prefixed(columns)
     )

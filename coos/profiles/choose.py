@@ -1,5 +1,7 @@
 """Which rows to work with: steps that keep rows, and the level of a dose to choose by.
 
+Empty text in a column is as unknown as null, for `Fill` and `KeepShared`.
+
 table = choose.NearestDose(column="Metadata_mmoles_per_liter", levels=(0.1, 1, 10)).transform(table)
 table = choose.KeepRows(query="Metadata_dose_level = 3").transform(table)
 table = choose.KeepShared(label="Metadata_moa", unit="Metadata_broad_sample").transform(table)
@@ -50,7 +52,7 @@ class RequireUnique(Step):
 
 @dataclasses.dataclass(kw_only=True)
 class Fill(Step):
-    """Puts `value` where the metadata column `column` is unknown, as the compound of control wells often is."""
+    """Puts `value` where the metadata column `column` is unknown (null or ""), as that of controls often is."""
 
     column: str
     value: str
@@ -60,9 +62,17 @@ class Fill(Step):
         column = data.column(self.column)
         if column.dtype not in (pl.String, pl.Null):
             raise ValueError(f"{self.column} is {column.dtype}, not text; {self.value!r} cannot stand in it")
-        logging.info("%s: %d unknown values become %r", self.column, column.null_count(), self.value)
-        filled = column.cast(pl.String).fill_null(self.value)
+        known = _blank_as_null(column)
+        logging.info("%s: %d unknown values become %r", self.column, known.null_count(), self.value)
+        filled = known.cast(pl.String).fill_null(self.value)
         return data.with_metadata(data.metadata.with_columns(filled))
+
+
+def _blank_as_null(column: pl.Series) -> pl.Series:
+    """`column`, as text and with null for "" if it is text of any kind."""
+    if column.dtype not in (pl.String, pl.Categorical, pl.Enum):
+        return column
+    return column.cast(pl.String).replace("", None)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -128,7 +138,7 @@ class NearestDose(Step):
 
 @dataclasses.dataclass(kw_only=True)
 class KeepShared(Step):
-    """Keeps the rows whose label is known and shared by several distinct units.
+    """Keeps the rows whose label is known (neither null nor "") and shared by several distinct known units.
 
     Args:
         label: the metadata column that must be shared, such as a mechanism of action; compared as a whole.
@@ -144,10 +154,11 @@ class KeepShared(Step):
 
     def transform(self, data: Table) -> Table:  # type: ignore[override]
         """The rows found, in their order; ValueError for an unknown column, or if nothing is found."""
-        data.require(self.label, self.unit)
-        units = pl.col(self.unit).drop_nulls().n_unique().over(self.label)
-        known = pl.col(self.label).is_not_null() & pl.col(self.unit).is_not_null()
-        shared = data.metadata.select((known & (units >= self.minimum)).alias("shared"))["shared"].to_numpy()
+        label, unit = (_blank_as_null(data.column(name)) for name in (self.label, self.unit))
+        found = pl.DataFrame({"label": label, "unit": unit})
+        units = pl.col("unit").drop_nulls().n_unique().over("label")
+        known = pl.col("label").is_not_null() & pl.col("unit").is_not_null()
+        shared = found.select(shared=known & (units >= self.minimum))["shared"].to_numpy()
         condition = f"{self.label} known and shared by at least {self.minimum} {self.unit}"
         if self.keep is None:
             return _kept(data, shared, condition)

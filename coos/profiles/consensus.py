@@ -39,8 +39,9 @@ class Consensus(Step):
             values are left out. The cell count, so that it can be judged beside the profiles.
         null: "error" refuses unknown keys (null, or NaN); "group" makes rows with the same unknown keys a group.
 
-    Metadata columns that are constant within every group stay. `Metadata_replicates` counts the rows; tables that
-    have it already keep counting in the same unit. Mean and median leave out missing values, MODZ refuses them.
+    Metadata columns with at most one known value within every group stay, as in `Aggregate`. `Metadata_replicates`
+    counts the rows; tables that have it already keep counting in the same unit. Mean and median leave out missing
+    values, MODZ refuses them.
 
     Raises:
         ValueError: unknown method, option or column, unknown keys, or (modz) missing or infinite values.
@@ -68,14 +69,15 @@ class Consensus(Step):
         return merged.with_metadata(merged.metadata.drop(group))
 
     def _merged(self, data: Table, by: str | Sequence[str]) -> Table:
-        merged = self._features_merged(data, by)
         found = [name for name in self.averaged if name in data.metadata.columns]
         if not found:
-            return merged
+            return self._features_merged(data, by)
         wrong = [name for name in found if not data.metadata[name].dtype.is_numeric()]
         if wrong:
             raise ValueError(f"averaged column {wrong[0]} is {data.metadata[wrong[0]].dtype}, not a number")
-        codes, _ = data.groups(by)
+        codes, keys = data.groups(by)
+        others = data.with_metadata(data.metadata.drop(set(found) - set(keys.columns)))
+        merged = self._features_merged(others, by)
         means = (
             data.metadata.select(found)
             .with_columns(code=codes)

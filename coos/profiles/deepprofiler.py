@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from absl import logging
 from tqdm import tqdm
 
-from coos.profiles.table import Table, concatenate
+from coos.profiles.table import Table, concatenate, listing
 
 SITE_FILES = "<plate>/<well>/<site>.npz or <plate>/<well>_<site>.npz"
 
@@ -36,13 +37,16 @@ def sites(folder: str | os.PathLike, *, feature_names: Sequence[str] | None = No
     `folder`. Metadata_Plate, _Well and _Site are text from the path; Metadata_Location_Center_X and _Y come
     from the array `locations` (n, 2 or more), if there is one. Nothing is ever unpickled.
 
+    A site without cells, whose `features` may have shape (0,), gives a table without rows, or none as long as the
+    number of features is unknown. A warning at the end names such sites, and the wells that have no cells at all.
+
     Args:
         folder: the folder that holds the plate folders.
         feature_names: D names of the features; None: DP_0, DP_1, ...
 
     Raises:
         ValueError: no files, or two of one site; and while iterating: a damaged file, no array `features`
-            (n, D) of numbers, or a D unlike that of the first file or the number of names.
+            (n, D) of numbers, a D unlike that of the first file or the number of names, or no cells at all.
     """
     found = _find_sites(pathlib.Path(folder))
     return _iterate(found, None if feature_names is None else tuple(feature_names))
@@ -81,8 +85,15 @@ def _parse(path: pathlib.Path, root: pathlib.Path) -> _Site:
 
 
 def _iterate(found: Sequence[_Site], names: tuple[str, ...] | None) -> Iterator[Table]:
+    empty: list[_Site] = []
+    occupied: list[_Site] = []
     for site in tqdm(found, desc="single cells", unit="site", disable=None if len(found) > 100 else True):
         features, centres = _read_site(site.path)
+        (occupied if len(features) else empty).append(site)
+        if features.ndim == 1:
+            if names is None:
+                continue
+            features = features.reshape(0, len(names))
         if names is None:
             names = tuple(f"DP_{i}" for i in range(features.shape[1]))
         if features.shape[1] != len(names):
@@ -93,6 +104,23 @@ def _iterate(found: Sequence[_Site], names: tuple[str, ...] | None) -> Iterator[
         keys = {"Metadata_Plate": site.plate, "Metadata_Well": site.well, "Metadata_Site": site.site}
         columns = [pl.Series(name, [value] * len(features), pl.String) for name, value in keys.items()]
         yield Table(pl.DataFrame([*columns, *centres]), features, names)
+    if names is None:
+        raise ValueError(
+            f"{found[0].path} and all other sites have no cells: {len(found)} files; profile them again"
+        )
+    if empty:
+        _report(empty, occupied)
+
+
+def _report(empty: Sequence[_Site], occupied: Sequence[_Site]) -> None:
+    """Log which sites have no cells, and which wells have none at all."""
+    sites_without = ["/".join(site[:3]) for site in empty]
+    living = {site[:2] for site in occupied}
+    wells_without = ["/".join(well) for well in dict.fromkeys(s[:2] for s in empty) if well not in living]
+    logging.warning(
+        f"{len(empty)} of {len(empty) + len(occupied)} sites have no cells: {listing(sites_without)}; "
+        f"{len(wells_without)} wells have none at all and get no profile: {listing(wells_without) or 'none'}"
+    )
 
 
 def _read_site(path: pathlib.Path) -> tuple[np.ndarray, list[pl.Series]]:
@@ -102,6 +130,8 @@ def _read_site(path: pathlib.Path) -> tuple[np.ndarray, list[pl.Series]]:
             if "features" not in members:
                 raise ValueError(f"no array 'features'; found {members}")
             features = _array(archive, "features")
+            if features.shape == (0,):
+                return features, []
             if features.ndim != 2 or features.dtype.kind not in "fiub":
                 raise ValueError(
                     f"features are {features.dtype} {features.shape}; expected numbers (cells, features)"

@@ -26,16 +26,21 @@ from absl import logging
 
 from coos.profiles.spherize import BLOCK, Spherize
 from coos.profiles.step import Data, GroupedStep
-from coos.profiles.table import listing
+from coos.profiles.table import column_names, describe, listing
 
 __all__ = ["MadRobustize", "Robustize", "Scaling", "Spherize", "Standardize"]
 
 
 class Scaling(NamedTuple):
-    """What is subtracted from each feature, and what the difference is divided by: (D,) float64 each."""
+    """What is subtracted from each feature, and what the difference is divided by: (D,) float64 each.
+
+    Features without spread over the `rows` reference rows are marked in `flat`, (D,) bool.
+    """
 
     center: np.ndarray
     scale: np.ndarray
+    flat: np.ndarray
+    rows: int
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -43,11 +48,32 @@ class _Scale(GroupedStep):
     """(x - center) / scale, feature by feature; subclasses say what center and scale are.
 
     Results are float32 for tables and float32 arrays, otherwise float64; center, scale and the difference are
-    float64, so that a spread that is small beside the mean is not lost.
+    float64, so that a spread that is small beside the mean is not lost. A warning names the groups in whose
+    reference rows features have no spread.
 
     Raises:
         ValueError: infinite values, or features that are missing in all reference rows of a group.
     """
+
+    def fit(self, data: Data) -> Self:
+        """Learn center and scale of the reference rows of each group."""
+        super().fit(data)
+        flat = [self._described(key, state) for key, state in self.states_.items() if state.flat.any()]
+        if flat:
+            logging.warning(
+                f"{type(self).__name__}: in {len(flat)} of {len(self.states_)} groups {self._flatness()}: "
+                f"{'; '.join(flat[:5])}{f'; and {len(flat) - 5} more' if len(flat) > 5 else ''}"
+            )
+        return self
+
+    def _described(self, key: tuple, state: Scaling) -> str:
+        group = describe(dict(zip(column_names(self.by or ()), key, strict=True))) if key else "all rows"
+        names = [str(self.names_[i]) for i in np.flatnonzero(state.flat).tolist()]
+        return f"{group}: {len(names)} features over {state.rows} reference rows: {listing(names)}"
+
+    def _flatness(self) -> str:
+        """What the warning says about features without spread."""
+        return "features have no spread, and their differences are divided by 1"
 
     def learn(self, x: np.ndarray, names: Sequence[str]) -> Scaling:
         """Center and scale of each feature of the reference rows `x` (n, D)."""
@@ -91,7 +117,8 @@ class Standardize(_Scale):
         deviation = np.where(np.isnan(x), 0.0, x - mean)
         std = np.sqrt(np.einsum("nd,nd->d", deviation, deviation) / counts)
         rounding = counts * np.finfo(np.float64).eps * np.abs(mean)
-        return Scaling(mean, np.where(std <= rounding, 1.0, std))
+        flat = std <= rounding
+        return Scaling(mean, np.where(flat, 1.0, std), flat, len(x))
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -101,7 +128,8 @@ class Robustize(_Scale):
     def _statistics(self, x: np.ndarray, counts: np.ndarray) -> Scaling:
         ordered = np.sort(x, axis=0)
         spread = _quantile(ordered, counts, 0.75) - _quantile(ordered, counts, 0.25)
-        return Scaling(_quantile(ordered, counts, 0.5), np.where(spread == 0, 1.0, spread))
+        flat = spread == 0
+        return Scaling(_quantile(ordered, counts, 0.5), np.where(flat, 1.0, spread), flat, len(x))
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -111,7 +139,7 @@ class MadRobustize(_Scale):
     Args:
         epsilon: positive. 1e-18 is pycytominer's default, and the published figures' value. It keeps zeros
             finite but not small: a feature that more than half of the reference rows share has no MAD, and
-            whatever differs from the median is multiplied by 1e18. A warning says how many features do;
+            whatever differs from the median is multiplied by 1e18. A warning says which features do;
             drop them before with select.VarianceThreshold, or after with select.DropOutliers.
     """
 
@@ -123,24 +151,16 @@ class MadRobustize(_Scale):
                 f"epsilon={self.epsilon}: must be positive, or features without MAD are undefined"
             )
 
-    def fit(self, data: Data) -> Self:
-        """Learn median and MAD of the reference rows of each group."""
-        super().fit(data)
-        flat = np.array([scale == self.epsilon for _, scale in self.states_.values()])
-        if flat.any():
-            positions = np.flatnonzero(flat.any(0)).tolist()
-            names = getattr(self, "names_", range(flat.shape[1]))
-            logging.warning(
-                f"{len(positions)} features have no median absolute deviation, in {flat.any(1).sum()} of "
-                f"{len(flat)} groups: {listing([str(names[i]) for i in positions])}; there, differences are divided "
-                f"by epsilon={self.epsilon:g}. Drop such features before or after"
-            )
-        return self
+    def _flatness(self) -> str:
+        return (
+            f"features have no median absolute deviation, and their differences are divided by "
+            f"epsilon={self.epsilon:g} (drop such features before or after)"
+        )
 
     def _statistics(self, x: np.ndarray, counts: np.ndarray) -> Scaling:
         median = _quantile(np.sort(x, axis=0), counts, 0.5)
         mad = _quantile(np.sort(np.abs(x - median), axis=0), counts, 0.5)
-        return Scaling(median, 1.4826 * mad + self.epsilon)
+        return Scaling(median, 1.4826 * mad + self.epsilon, mad == 0, len(x))
 
 
 def _quantile(ordered: np.ndarray, counts: np.ndarray, q: float) -> np.ndarray:

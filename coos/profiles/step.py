@@ -68,7 +68,7 @@ class GroupedStep(Step):
         """Learn from the reference rows of each group of `data`, a Table or an (N, D) array.
 
         Raises:
-            ValueError: a group has no reference rows, or what they hold cannot be learned from.
+            ValueError: no rows, a group without reference rows, or what they hold cannot be learned from.
         """
         self.states_: dict[tuple, Any] = {}
         self.names_: Sequence[str]
@@ -78,6 +78,8 @@ class GroupedStep(Step):
             self.names_ = numbered(x)
             self.states_[EVERYTHING] = self.learn(x, self.names_)
             return self
+        if not len(data):
+            raise ValueError(f"no rows to fit {type(self).__name__} on; check what the steps before it keep")
         self.names_ = data.feature_names
         is_reference = np.ones(len(data), bool) if self.reference is None else data.where(self.reference)
         for key, label, rows in self._groups(data):

@@ -6,7 +6,8 @@
 Rows are cells, wells or perturbations. `metadata` is a polars frame whose columns start with `Metadata_` (the
 cytomining convention), `features` a float32 matrix with a row for each of its rows. Tables are not changed in
 place: every method returns another one. A metadata query is an SQL condition on the metadata columns, such as
-`Metadata_Plate = 'SQ00015230' AND Metadata_dose > 1` (`==` does as well as `=`).
+`Metadata_Plate = 'SQ00015230' AND Metadata_dose > 1` (`==` does as well as `=`). What is not known is null: NaN in
+metadata becomes null, so that no query, key or join takes it for a value.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import polars as pl
-from polars import exceptions
+from polars import exceptions, selectors
 
 PREFIX = "Metadata_"
 
@@ -24,8 +25,8 @@ class Table:
     """N rows: `metadata` (N rows), `features` (N, D) float32, NaN where missing, and D `feature_names`.
 
     Raises:
-        ValueError: rows or names do not match, a metadata column lacks the prefix, a feature has it, or two
-            features have one name.
+        ValueError: rows or names do not match, a metadata column lacks the prefix, a feature has it, two
+            features have one name, or a finite value is too large for float32.
         TypeError: features are not numbers.
     """
 
@@ -37,9 +38,23 @@ class Table:
         features = np.asarray(self.features)
         if features.dtype.kind not in "fiub":
             raise TypeError(f"features must be numbers, they have dtype {features.dtype}")
-        object.__setattr__(self, "features", np.ascontiguousarray(features, np.float32))
+        with np.errstate(over="ignore"):  # refused below, by name
+            object.__setattr__(self, "features", np.ascontiguousarray(features, np.float32))
         object.__setattr__(self, "feature_names", tuple(self.feature_names))
+        object.__setattr__(self, "metadata", nan_as_null(self.metadata))
         self._check()
+        if features.dtype.kind == "f" and features.dtype.itemsize > 4:
+            self._refuse_overflow(features)
+
+    def _refuse_overflow(self, features: np.ndarray) -> None:
+        """Raise ValueError if finite values of `features` became infinite in float32."""
+        infinite = np.isinf(self.features)
+        if infinite.any() and (infinite & np.isfinite(features)).any():
+            wrong = np.flatnonzero((infinite & np.isfinite(features)).any(0)).tolist()
+            raise ValueError(
+                f"{len(wrong)} features have values too large for float32 (above 3.4e38): "
+                f"{listing([self.feature_names[i] for i in wrong])}; correct, rescale or drop them"
+            )
 
     def _check(self) -> None:
         names, shape = self.feature_names, self.features.shape
@@ -82,8 +97,10 @@ class Table:
         """(N,) bool: the rows for which the condition `query` holds; an unknown value (null) does not.
 
         Raises:
-            ValueError: the query cannot be read, names an unknown column, or is no condition.
+            ValueError: the query is no text, cannot be read, names an unknown column, or is no condition.
         """
+        if not isinstance(query, str):
+            raise ValueError(f'query {query!r} is not text; write a condition such as "{PREFIX}dose > 1"')
         try:
             found = self.metadata.select(pl.sql_expr(query).alias("found"))["found"]
         except exceptions.PolarsError as error:
@@ -125,12 +142,11 @@ class Table:
     def groups(self, by: str | Sequence[str]) -> tuple[np.ndarray, pl.DataFrame]:
         """Codes (N,) int64 of the group of each row, and a frame with one row of keys per group.
 
-        Groups are numbered as they first appear. Unknown keys (null) form a group of their own.
+        Groups are numbered as they first appear. Unknown keys (null) form a group of their own. ValueError unless
+        `by` names columns that are there, each once.
         """
-        columns = [by] if isinstance(by, str) else list(by)
+        columns = column_names(by)
         self.require(*columns)
-        if not columns:
-            raise ValueError("name at least one column to group by")
         keys = self.metadata.select(columns)
         firsts = keys.unique(maintain_order=True).with_row_index("group")
         codes = keys.join(firsts, on=columns, how="left", nulls_equal=True, maintain_order="left")["group"]
@@ -149,7 +165,7 @@ def concatenate(tables: Iterable[Table]) -> Table:
     """All rows of tables with the same features in the same order; columns absent from some become null.
 
     Raises:
-        ValueError: no table, or their features differ.
+        ValueError: no table, their features differ, or their metadata have types that do not go together.
     """
     tables = list(tables)
     if not tables:
@@ -161,8 +177,29 @@ def concatenate(tables: Iterable[Table]) -> Table:
             raise ValueError(f"table {number} has other features than table 0: {listing(differing)}")
     if len(tables) == 1:
         return tables[0]
-    metadata = pl.concat([table.metadata for table in tables], how="diagonal_relaxed")
+    try:
+        metadata = pl.concat([table.metadata for table in tables], how="diagonal_relaxed")
+    except exceptions.PolarsError as error:
+        raise ValueError(f"metadata of different types cannot be put together: {error}") from error
     return Table(metadata, np.concatenate([table.features for table in tables]), names)
+
+
+def nan_as_null(frame: pl.DataFrame) -> pl.DataFrame:
+    """`frame` with null, which means unknown, where floats are NaN."""
+    return frame.with_columns(selectors.float().fill_nan(None))
+
+
+def column_names(by: str | Sequence[str]) -> list[str]:
+    """The columns to group by, as a list; ValueError if there is none, one is no text, or one comes twice."""
+    columns = list(by) if isinstance(by, Iterable) and not isinstance(by, str) else [by]
+    if not columns:
+        raise ValueError("name at least one column to group by")
+    wrong = [name for name in columns if not isinstance(name, str)]
+    if wrong:
+        raise ValueError(f"columns to group by must be names, {wrong[0]!r} is {type(wrong[0]).__name__}")
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"columns to group by are named twice: {listing(sorted(_repeated(columns)))}")
+    return columns
 
 
 def describe(keys: dict) -> str:

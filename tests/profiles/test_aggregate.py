@@ -109,13 +109,13 @@ def test_metadata_that_varies_within_a_group_is_left_out():
     assert [row[2] for row in wells.metadata.rows()] == [known[row[:2]] for row in wells.metadata.rows()]
     moa = table.metadata["Metadata_moa"].to_list()
     changed = moa.index("moa 1")
-    for value in (None, "moa 2"):  # one unknown among known ones is not constant either
+    for value, kept in ((None, True), ("moa 2", False)):  # an unknown among known ones contradicts nothing
         other = table.metadata.with_columns(
             Metadata_moa=pl.Series([*moa[:changed], value, *moa[changed + 1 :]])
         )
         for method in ("mean", "median"):
             wells = aggregate.Aggregate(method=method).transform(table.with_metadata(other))
-            assert "Metadata_moa" not in wells.metadata.columns
+            assert ("Metadata_moa" in wells.metadata.columns) == kept
 
 
 def test_constant_in_each_table_but_not_in_the_group():
@@ -234,3 +234,26 @@ def test_real_single_cells(real_data, tmp_path):
         assert well.metadata.rows() == [("SQ00014812", "A01", 337)]
         wanted = SLOW[method](cells.features.astype(np.float64), axis=0)
         np.testing.assert_array_equal(well.features[0], wanted.astype(np.float32))
+
+
+@pytest.mark.parametrize("method", ["mean", "median"])
+@pytest.mark.parametrize("size", [1, 2, 6])
+def test_the_known_value_of_a_group_is_kept_wherever_it_stands(method, size, caplog):
+    caplog.set_level("INFO", logger="absl")
+    columns = {
+        "Metadata_Well": ["a", "a", "a", "b", "b", "b"],
+        "Metadata_moa": [None, "x", None, None, None, None],
+        "Metadata_dose": [np.nan, 2.0, 2.0, 1.0, np.nan, 1.0],
+        "Metadata_site": [1, None, 2, 3, 3, 3],
+    }
+    table = Table(pl.DataFrame(columns), np.arange(6)[:, None], ["f"])
+    found = aggregate.aggregate_stream(parts(table, size), by="Metadata_Well", method=method).metadata
+    assert found.rows() == [("a", "x", 2.0, 3), ("b", None, 1.0, 3)]
+    assert "left out, since they vary within Metadata_Well: Metadata_site" in caplog.text
+
+
+@pytest.mark.parametrize("by", [["Metadata_Well", "Metadata_Well"], None, [1], 3])
+def test_groups_are_of_columns_that_are_named_once(by):
+    for act in (make_cells(10).groups, lambda by: aggregate.aggregate_stream([make_cells(10)], by=by)):
+        with pytest.raises(ValueError, match=r"columns to group by (are named twice|must be names)"):
+            act(by)

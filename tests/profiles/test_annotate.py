@@ -233,3 +233,22 @@ def test_real_plate_maps(real_data):
     plates = annotate.read_annotation(real_data / "lincs_metadata" / "barcode_platemap.csv")
     assert plates["Metadata_Assay_Plate_Barcode"].n_unique() == plates.height == 140
     assert plates["Metadata_Batch_Number"].dtype == pl.Int64
+
+
+def test_nan_matches_no_nan():
+    table = Table(pl.DataFrame({"Metadata_dose": [1.0, np.nan]}), np.zeros((2, 1)), ["f"])
+    frame = pl.DataFrame({"dose": [1.0, np.nan, np.nan], "level": ["low", "x", "y"]})
+    found = annotate.join(table, frame, on="dose", unmatched="keep")
+    assert found.metadata["Metadata_level"].to_list() == ["low", None]
+    again = annotate.join(
+        found, frame.with_columns(weight=pl.Series([1.0, np.nan, 2.0])), on="dose", unmatched="keep"
+    )
+    assert again.metadata["Metadata_weight"].to_list() == [1.0, None]
+
+
+def test_a_pandas_index_is_no_annotation_and_suffixes_may_be_capitals(tmp_path):
+    pd.DataFrame({"plate": ["1", "2"], "batch": ["a", "b"]}, index=[5, 3]).to_parquet(tmp_path / "a.PARQUET")
+    assert annotate.read_annotation(tmp_path / "a.PARQUET").columns == ["Metadata_plate", "Metadata_batch"]
+    assert annotate.read_annotation(tmp_path).height == 2
+    write(tmp_path / "b.CSV", "plate,batch\n1,a\n")
+    assert annotate.read_annotation(tmp_path / "*.CSV").rows() == [(1, "a")]

@@ -184,3 +184,23 @@ def test_a_well_that_came_twice_stops_the_pipeline():
     ):
         choose.RequireUnique().transform(table)
     assert choose.RequireUnique().transform(table.filter(np.array([0, 2]))).metadata.height == 2
+
+
+def test_empty_text_is_unknown():
+    table = make(label=["a", "a", "", "", "b", "b"], unit=["x", "y", "x", "y", "x", ""])
+    for dtype in (pl.String, pl.Categorical):
+        typed = table.with_metadata(table.metadata.cast(dtype))
+        step = choose.KeepShared(label="Metadata_label", unit="Metadata_unit")
+        assert numbers(step.transform(typed)) == [0, 1]
+    filled = choose.Fill(column="Metadata_unit", value="DMSO").transform(table)
+    assert filled.metadata["Metadata_unit"].to_list() == ["x", "y", "x", "y", "x", "DMSO"]
+
+
+@pytest.mark.parametrize("query", [None, 5, ["Metadata_dose > 5"]])
+def test_a_query_must_be_text(query):
+    with pytest.raises(ValueError, match=r"query .* is not text; write a condition"):
+        make(dose=[1.0]).where(query)
+
+
+def test_nan_is_unknown_in_a_query():
+    assert make(dose=[1.0, np.nan, 6.0]).where("Metadata_dose > 5").tolist() == [False, False, True]

@@ -173,3 +173,22 @@ def test_what_cannot_be_merged_is_refused():
         with pytest.raises(ValueError, match="no column Metadata_x"):
             Consensus(by="Metadata_x", method=method).transform(make_table(x, codes))
     assert modz(np.zeros((0, 3), np.float32), np.zeros(0, int)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("method", consensus.METHODS)
+def test_partly_known_metadata_stays_and_averaged_columns_are_not_reported(method, caplog):
+    caplog.set_level("INFO", logger="absl")
+    x, codes = draw(12, groups=3)
+    first = [int(i == list(codes).index(code)) for i, code in enumerate(codes)]
+    table = make_table(
+        x,
+        codes,
+        Metadata_moa=[f"m{code}" if known else None for code, known in zip(codes, first, strict=True)],
+        Metadata_cell_count=np.arange(12),
+        Metadata_site=np.arange(12),
+    )
+    found = Consensus(by="Metadata_compound", method=method).transform(table).metadata
+    assert found["Metadata_moa"].to_list() == [f"m{name[1:]}" for name in found["Metadata_compound"]]
+    means = [np.arange(12)[codes == int(name[1:])].mean() for name in found["Metadata_compound"]]
+    assert found["Metadata_cell_count"].to_list() == means
+    assert "vary within Metadata_compound: Metadata_site\n" in caplog.text

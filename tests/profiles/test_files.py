@@ -54,13 +54,15 @@ def test_parquet_gives_back_every_bit_type_and_name(tmp_path):
     assert pandas["Cells_3"].dtype == np.float32
 
 
-@pytest.mark.parametrize(("rows", "features"), [(0, 3), (4, 0)])
-def test_parquet_without_rows_or_features(rows, features, tmp_path):
-    table = make_table().filter(np.arange(rows)).keep_features(np.arange(5) < features)
+def test_parquet_without_rows_or_features(tmp_path):
+    table = make_table().filter(np.arange(0))
     files.write_parquet(table, tmp_path / "small.parquet")
     back = files.read(tmp_path / "small.parquet")
-    assert back.features.shape == (rows, features)
+    assert back.features.shape == (0, 5)
     assert back.metadata.equals(table.metadata)
+    files.write_parquet(make_table().keep_features(np.arange(5) < 0), tmp_path / "small.parquet")
+    with pytest.raises(ValueError, match=r"small\.parquet: has no features, all columns are metadata: Met"):
+        files.read(tmp_path / "small.parquet")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -185,7 +187,62 @@ WRONG = {
         {},
         r"a\.csv: .*save .* as UTF-8",
     ),
-    "not gzip": ("a.txt", b"\x1f\x8b", {}, r"a\.txt: cannot be read"),
+    "not text": ("a.txt", b"\x1f\x8b", {}, r"a\.txt: is not UTF-8 text .*; save it as UTF-8"),
+    "not gzip": ("a.txt.gz", b"Metadata_Well\tf\n", {"plain": True}, r"a\.txt\.gz: cannot be read"),
+    "UTF-16": (
+        "a.csv",
+        "Metadata_Well,f\n".encode("utf-16"),
+        {},
+        r"a\.csv: is not UTF-8 text .*; save it as",
+    ),
+    "semicolons": (
+        "a.csv",
+        b"Metadata_Well;f\nA01;1\n",
+        {},
+        r"a\.csv: has no features, all columns are metadata: Metadata_Well;f; only commas, or tabs in",
+    ),
+    "semicolons, no metadata": (
+        "a.csv",
+        b"Plate;Well;f\nP;A01;1\n",
+        {},
+        r"a\.csv: no column starts with 'Metadata_'; .*; only commas, or tabs in \.tsv and \.txt, separate",
+    ),
+    "an index": (
+        "a.csv",
+        b"Metadata_Well,Unnamed: 0,f\nA01,0,1\n",
+        {},
+        r"a\.csv: column 'Unnamed: 0' is the index of a pandas frame, .* index=False, or name it in `drop`",
+    ),
+    "quote closed rows later": (
+        "a.csv",
+        b'Metadata_Well,f\n"A01,1\nA02,2\nA03",3\n',
+        {},
+        r"a\.csv: column 'Metadata_Well' has a line break within 'A01,1\\nA02.*a quote is probably not closed",
+    ),
+    "open quote in the last column": (
+        "a.csv",
+        b'f,Metadata_Well\n1,"A01\n2,A02\n',
+        {},
+        r"a\.csv: column 'Metadata_Well' has a line break within 'A01",
+    ),
+    "open quote in a dropped column": (
+        "a.csv",
+        b'Metadata_Well,f,note\nA01,1,"x\nA02,2,y\n',
+        {"drop": ["note"]},
+        r"a\.csv: column 'note' has a line break within b'x",
+    ),
+    "text behind a dropped column": (
+        "a.csv",
+        b"note,f,Metadata_Well,g\nx,1,A01,DMSO\n",
+        {"drop": ["note"]},
+        r"a\.csv: column 'g' is not all numbers",
+    ),
+    "too large": (
+        "a.csv",
+        b"Metadata_Well,f,g\nA01,1,-1e39\n",
+        {},
+        r"a\.csv: 1 features have values too large for float32 \(above 3\.4e38\): g; correct",
+    ),
     "not parquet": ("a.parquet", b"Metadata_Well,f\n", {}, r"a\.parquet: cannot be read as parquet"),
 }
 
@@ -193,7 +250,10 @@ WRONG = {
 @pytest.mark.parametrize("kind", WRONG)
 def test_what_is_wrong_with_a_file_is_named(kind, tmp_path):
     name, content, options, message = WRONG[kind]
-    if content is not None:
+    if "plain" in options:
+        (tmp_path / name).write_bytes(content)
+        options = {}
+    elif content is not None:
         save(tmp_path / name, content)
     with pytest.raises(ValueError, match=message):
         files.read(tmp_path / name, **options)
@@ -435,3 +495,144 @@ def test_real_deepprofiler_features(real_data, tmp_path):
     assert [(len(site), site.num_features) for site in sites] == [(158, 6400), (179, 6400)]
     assert sites[1].metadata.row(0)[:3] == ("SQ00014812", "A01", "8")
     assert sites[0].metadata["Metadata_Location_Center_X"][0] == pytest.approx(223.49555132)
+
+
+def read_columns(path, **columns):
+    pd.DataFrame({f"Metadata_{name}": values for name, values in columns.items()} | {"f": 1.0}).to_csv(
+        path, index=False
+    )
+    return files.read(path).metadata
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        (["0", "-12", "999999999999999"], [0, -12, 999999999999999]),
+        (["12345678901234567890", "1"], None),
+        (["1234567890123456", "1"], None),
+        (["1234567890123456", "1.5"], None),
+        (["12E1", "130"], None),
+        (["12E4", "1.5"], None),
+        (["INF", "1"], None),
+        (["inf", "1.5"], None),
+        (["+5", "6"], None),
+        (["007", "8"], None),
+        (["00.5", "8"], None),
+        (["1e+400", "1.5"], None),
+        (["1_000", "5"], None),
+        (["0.003000", "3.3333", "1e-05", "7", "5."], [0.003, 3.3333, 1e-05, 7.0, 5.0]),
+        (["0.6000000000000001", "0.0411522633744855896"], [0.6000000000000001, 0.0411522633744855896]),
+        (["true", "false"], [True, False]),
+        (["TRUE", "TRUE"], [True, True]),
+        (["True", "false"], None),
+        (["True", "1"], None),
+    ],
+)
+def test_only_what_is_surely_a_number_becomes_one(values, wanted, tmp_path):
+    found = read_columns(tmp_path / "a.csv", id=[*values, None])["Metadata_id"].to_list()
+    assert found == [*(values if wanted is None else wanted), None]
+    assert [type(value) for value in found[:-1]] == [type(value) for value in (wanted or values)]
+
+
+def test_texts_that_become_one_number_are_reported(tmp_path, caplog):
+    caplog.set_level("INFO", logger="absl")
+    found = read_columns(tmp_path / "a.csv", version=["1.10", "1.1", "2.0"], other=["1.5", "1.5", "2"])
+    assert found["Metadata_version"].to_list() == [1.1, 1.1, 2.0]
+    assert "column Metadata_version: texts become one number, such as 1.10, 1.1\n" in caplog.text
+    assert "Metadata_other" not in caplog.text
+
+
+def test_types_are_inferred_over_all_files(tmp_path):
+    first = save(tmp_path / "1.csv", b"Metadata_dose,Metadata_n,f,g\n3,1,1,2\n")
+    second = save(tmp_path / "2.tsv", b"Metadata_dose\tMetadata_n\tf\tg\nvehicle\t2\t3\t4\n")
+    table = files.read_all([first, second])
+    assert table.metadata.rows() == [("3", 1), ("vehicle", 2)]
+    assert table.features.tolist() == [[1, 2], [3, 4]]
+    third = tmp_path / "3.parquet"
+    frame = pl.DataFrame({"Metadata_n": [7], "Metadata_flag": [True], "f": [5.0], "g": [6.0]})
+    frame.write_parquet(third)
+    table = files.read_all(path for path in (third, first, second))
+    assert table.metadata.rows() == [(7, True, None), (1, None, "3"), (2, None, "vehicle")]
+    assert files.read_all([third]).metadata.rows() == [(7, True)]
+    assert files.read_all([first, second], drop=["g"]).feature_names == ("f",)
+    with pytest.raises(ValueError, match="no files to read"):
+        files.read_all([])
+
+
+@pytest.mark.parametrize(("header", "differing"), [("f,h", "g, h"), ("g,f", "their order")])
+def test_files_with_other_features_are_named(header, differing, tmp_path):
+    first = save(tmp_path / "1.csv", b"Metadata_Well,f,g\nA01,1,2\n")
+    second = save(tmp_path / "2.csv", f"Metadata_Well,{header}\nA01,1,2\n".encode())
+    with pytest.raises(
+        ValueError, match=rf"2\.csv: has other features than .*1\.csv; they differ in {differing}"
+    ):
+        files.read_all([first, second])
+
+
+def test_a_pandas_index_in_parquet(tmp_path, caplog):
+    caplog.set_level("INFO", logger="absl")
+    frame = pd.DataFrame({"Metadata_Well": ["a", "b", "c"], "id": [7, 8, 9], "f": [1.0, 2.0, 3.0]})
+    path = tmp_path / "a.parquet"
+    frame.drop(columns="id")[frame["f"] != 2].to_parquet(path)
+    assert files.read(path).feature_names == ("f",)
+    assert "a.parquet: __index_level_0__, the index of a pandas frame, is left out" in caplog.text
+    assert files.read(path, drop=["__index_level_0__"]).feature_names == ("f",)
+    frame.set_index("id").to_parquet(path)
+    assert files.read(path).feature_names == ("f",)
+    assert files.read(path, metadata_columns=["id"]).metadata["Metadata_id"].to_list() == [7, 8, 9]
+    frame.set_index("Metadata_Well").to_parquet(path)
+    assert files.read(path).metadata["Metadata_Well"].to_list() == ["a", "b", "c"]
+    pl.from_pandas(frame.rename(columns={"id": "__index_level_0__"})).write_parquet(path)
+    with pytest.raises(ValueError, match=r"a\.parquet: column '__index_level_0__' is the index of a pandas"):
+        files.read(path)
+    assert files.read(path, drop=["__index_level_0__"]).feature_names == ("f",)
+
+
+@pytest.mark.parametrize("name", ["a.CSV", "a.Tsv", "a.txt.GZ", "a.PARQUET"])
+def test_suffixes_in_capitals(name, tmp_path):
+    frame, path = pl.DataFrame({"Metadata_Well": ["A01"], "f": [1.0]}), tmp_path / name
+    if name == "a.PARQUET":
+        frame.write_parquet(path)
+    else:
+        text = frame.write_csv(separator="," if name == "a.CSV" else "\t").encode()
+        path.write_bytes(gzip.compress(text) if name.endswith("GZ") else text)
+    assert files.read(path).features.tolist() == [[1.0]]
+
+
+def test_metadata_nan_is_null_and_features_must_fit_float32():
+    metadata = pl.DataFrame({"Metadata_dose": [1.0, np.nan]})
+    table = Table(metadata, np.array([[1.0, np.inf], [np.nan, 3e38]]), ["f", "g"])
+    assert table.metadata["Metadata_dose"].to_list() == [1.0, None]
+    assert np.isinf(table.features[0, 1])
+    with pytest.raises(ValueError, match=r"1 features have values too large for float32 .*: g; correct"):
+        Table(metadata, np.array([[1.0, 2.0], [np.inf, 3.5e38]]), ["f", "g"])
+
+
+def test_sites_without_cells_are_reported(tmp_path, caplog):
+    caplog.set_level("WARNING", logger="absl")
+    for site, features in {
+        "P1/A01/1": np.zeros(0),
+        "P1/A01/2": np.zeros((0, 4)),
+        "P1/B02/1": np.zeros((2, 4)),
+        "P1/B02/2": np.zeros(0),
+    }.items():
+        write_site(tmp_path / f"{site}.npz", len(features), features=features)
+    tables = list(deepprofiler.sites(tmp_path))
+    assert [table.features.shape for table in tables] == [(0, 4), (2, 4), (0, 4)]
+    assert "3 of 4 sites have no cells: P1/A01/1, P1/A01/2, P1/B02/2; 1 wells have none" in caplog.text
+    assert "no profile: P1/A01\n" in caplog.text
+    assert len(list(deepprofiler.sites(tmp_path, feature_names="abcd"))) == 4
+    write_site(tmp_path / "empty/P1/A01/1.npz", 0, features=np.zeros(0))
+    with pytest.raises(ValueError, match="have no cells: 1 files; profile them again"):
+        deepprofiler.read(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("value", [[1, 2], {"a": 1}, datetime.timedelta(1), b"raw"])
+def test_a_column_that_anndata_cannot_hold_is_named(value, tmp_path):
+    pytest.importorskip("anndata")
+    table = Table(pl.DataFrame({"Metadata_Well": ["a"], "Metadata_x": [value]}), np.zeros((1, 1)), ["f"])
+    with pytest.raises(
+        ValueError, match=r"AnnData cannot hold Metadata_x, which is .*; make it text or drop it"
+    ):
+        files.write_anndata(table, tmp_path / "a.h5ad")
+    assert not list(tmp_path.iterdir())

@@ -120,7 +120,8 @@ def test_feature_without_mad_explodes_and_is_reported(caplog):
     logging.get_absl_logger().propagate = True
     with caplog.at_level("WARNING"):
         step = MadRobustize().fit(make_table(x, ("A",)))
-    assert "2 features have no median absolute deviation, in 1 of 1 groups: Cells_1, Cells_3" in caplog.text
+    assert "in 1 of 1 groups features have no median absolute deviation" in caplog.text
+    assert "all rows: 2 features over 40 reference rows: Cells_1, Cells_3" in caplog.text
     z = step.transform(make_table(x, ("A",))).features
     np.testing.assert_array_equal(z[:30, 1], 0)
     assert np.abs(z[30:, 1]).min() > 1e12
@@ -188,3 +189,31 @@ def test_quantiles_of_24_controls():
     np.testing.assert_allclose(
         scaling.scale, np.quantile(x, 0.75, axis=0) - np.quantile(x, 0.25, axis=0), rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("step", [Standardize, Robustize])
+def test_features_without_spread_are_reported_by_group(step, caplog):
+    x = draw(30)
+    x[::3, 2], x[::3, 5] = 1.0, 2.0  # plate A
+    logging.get_absl_logger().propagate = True
+    with caplog.at_level("WARNING"):
+        step(by="Metadata_Plate", reference="Metadata_control").fit(make_table(x))
+    rows = sum(i % 7 < 4 for i in range(0, 30, 3))
+    assert "in 1 of 3 groups features have no spread" in caplog.text
+    assert f"Metadata_Plate=A: 2 features over {rows} reference rows: Cells_2, Cells_5\n" in caplog.text
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        step(by="Metadata_Plate").fit(make_table(draw(30)))
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("by", ["Metadata_Plate", None])
+def test_no_rows_and_unknown_groups_are_refused(by):
+    table = make_table(draw(30))
+    with pytest.raises(ValueError, match="no rows to fit Standardize on"):
+        Standardize(by=by).fit(table.filter(np.arange(0)))
+    dose = table.with_metadata(pl.DataFrame({"Metadata_dose": [1.0, np.nan, 2.0] * 10}))
+    with pytest.raises(ValueError, match="Metadata_dose=None: rows of an unknown group"):
+        Standardize(by="Metadata_dose").fit(dose)
+    with pytest.raises(ValueError, match="columns to group by are named twice: Metadata_Plate"):
+        Standardize(by=["Metadata_Plate", "Metadata_Plate"]).fit(table)

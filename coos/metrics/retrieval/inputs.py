@@ -10,6 +10,8 @@ import scipy.stats
 from jax import Array
 from jax.typing import ArrayLike
 
+# Similarities held at a time: small enough for a CPU's caches and memory, large enough to fill an accelerator.
+ELEMENTS = {"cpu": 1 << 22, "default": 1 << 27}
 CHUNK = 4096  # rows prepared at a time
 SIMILARITIES = ("pearson", "cosine", "spearman")
 Exclude = ArrayLike | Sequence[ArrayLike] | None
@@ -84,12 +86,14 @@ class Rows(NamedTuple):
     """N rows ready to be compared: similarity of i and j = scale[i] scale[j] (values[i] . values[j]).
 
     values: (N, D), of length 0.7 to 1.5; scale: (N,). Rows are only scaled by powers of two and the rest of the
-    length is divided out after the product, so that whole numbers (and ranks) with equal similarities tie exactly.
-    In float32 similarities are good to 1e-6, those of nearly identical rows to 5e-6.
+    length is divided out after the product, so that ranks, signs and whole numbers with equal similarities tie.
+    similarity: all of it, (N, N), where that is no larger than a block would be, so that small tables are
+    multiplied once; else (0, 0). In float32 it is good to 1e-6, for nearly identical rows to 5e-6.
     """
 
     values: Array
     scale: Array
+    similarity: Array
 
 
 def comparable_rows(features: ArrayLike, *, similarity: str = "pearson") -> Rows:
@@ -113,7 +117,8 @@ def comparable_rows(features: ArrayLike, *, similarity: str = "pearson") -> Rows
             "similarity is not defined; drop these rows"
         )
     dtype = jax.dtypes.canonicalize_dtype(np.float64)
-    return Rows(jnp.asarray(values, dtype), jnp.asarray(scale, dtype))
+    rows = Rows(jnp.asarray(values, dtype), jnp.asarray(scale, dtype), jnp.zeros((0, 0), dtype))
+    return rows._replace(similarity=_all_similarities(rows)) if len(scale) ** 2 <= block_elements() else rows
 
 
 def defined_rows(features: ArrayLike, *, similarity: str = "pearson") -> np.ndarray:
@@ -175,9 +180,22 @@ def _power_of_two(x: Any, finite: Any, xp: Any) -> Any:
 
 def similarities(rows: Rows, first: Array, second: Array | None = None) -> Array:
     """(A, B) similarities of the rows at positions `first` (A,) to those at `second` (B,), or to all rows."""
-    others, scale = rows if second is None else (rows.values[second], rows.scale[second])
+    if rows.similarity.size:
+        found = rows.similarity[first]
+        return found if second is None else found[:, second]
+    others, scale = (rows.values, rows.scale) if second is None else (rows.values[second], rows.scale[second])
     product = jnp.dot(rows.values[first], others.T, precision="highest")
     return product * (rows.scale[first][:, None] * scale)
+
+
+@jax.jit
+def _all_similarities(rows: Rows) -> Array:
+    return similarities(rows, jnp.arange(rows.scale.shape[0]))
+
+
+def block_elements() -> int:
+    """How many similarities are held at a time."""
+    return ELEMENTS.get(jax.default_backend(), ELEMENTS["default"])
 
 
 def _check_finite(scale: np.ndarray) -> None:

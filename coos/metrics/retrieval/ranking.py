@@ -22,8 +22,6 @@ from jax.typing import ArrayLike
 from coos.metrics.retrieval import inputs
 from coos.metrics.retrieval.matches import Matches
 
-# Similarities held at a time: small enough for a CPU's caches and memory, large enough to fill an accelerator.
-ELEMENTS = {"cpu": 1 << 22, "default": 1 << 27}
 IN_FLIGHT = 2
 Scored = TypeVar("Scored")
 
@@ -151,8 +149,7 @@ def _to_host(rows: np.ndarray, scores: Scored) -> tuple[np.ndarray, Scored]:
 
 def block_size(count: int) -> int:
     """Rows of a block when there are `count` columns, a multiple of 8 unless there are fewer rows."""
-    elements = ELEMENTS.get(jax.default_backend(), ELEMENTS["default"])
-    return min(max(elements // max(count, 1) // 8 * 8, 8), max(count, 1))
+    return min(max(inputs.block_elements() // max(count, 1) // 8 * 8, 8), max(count, 1))
 
 
 def per_row(count: int, blocks: Iterable[tuple[np.ndarray, Scored]], empty: Scored) -> Scored:

@@ -116,6 +116,7 @@ def test_tiles_and_devices_do_not_change_a_count(monkeypatch):
     features, labels = continuous()
     whole = retrieval.enrichment(features, labels, percentile=PERCENTILES)
     monkeypatch.setitem(pairs.TILE, "cpu", 16)
+    monkeypatch.setitem(inputs.ELEMENTS, "cpu", 90 * 8)
     side, places = pairs._tiles(len(labels))
     assert (side, len(places)) == (16, 21)
     for devices in (jax.local_devices(), jax.local_devices()[:1]):
@@ -129,7 +130,9 @@ def test_memory_does_not_grow_with_the_square():
     compiled = pairs._tile.lower(
         jax.ShapeDtypeStruct((2 * pairs.BINS,), np.int32),
         pairs.Rows(
-            jax.ShapeDtypeStruct((50_000, 64), np.float32), jax.ShapeDtypeStruct((50_000,), np.float32)
+            jax.ShapeDtypeStruct((50_000, 64), np.float32),
+            jax.ShapeDtypeStruct((50_000,), np.float32),
+            jax.ShapeDtypeStruct((0, 0), np.float32),
         ),
         jax.ShapeDtypeStruct((50_000,), np.int32),
         jax.ShapeDtypeStruct((0, 50_000), np.int32),
@@ -140,7 +143,7 @@ def test_memory_does_not_grow_with_the_square():
         side=1024,
     ).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 100e6  # 50,000² similarities are 10 GB
-    assert ranking.block_size(50_000) * 50_000 <= ranking.ELEMENTS["cpu"]
+    assert ranking.block_size(50_000) * 50_000 <= inputs.ELEMENTS["cpu"]
 
 
 def test_multi_hot_and_unlabelled_rows():

@@ -115,7 +115,7 @@ def test_any_block_size_gives_the_same(monkeypatch, elements):
     features, labels = continuous()
     whole = retrieval.average_precision(features, labels)
     ranks = retrieval.hit_at_k(features, labels).ranks
-    monkeypatch.setitem(ranking.ELEMENTS, "cpu", elements)
+    monkeypatch.setitem(inputs.ELEMENTS, "cpu", elements)
     assert ranking.block_size(90) in (8, 16, 40)
     np.testing.assert_allclose(retrieval.average_precision(features, labels), whole, atol=1e-6)
     np.testing.assert_array_equal(retrieval.hit_at_k(features, labels).ranks, ranks)
@@ -123,7 +123,7 @@ def test_any_block_size_gives_the_same(monkeypatch, elements):
 
 def test_one_device_and_eight_give_the_same(monkeypatch):
     features, labels = continuous()
-    monkeypatch.setitem(ranking.ELEMENTS, "cpu", 90 * 8)
+    monkeypatch.setitem(inputs.ELEMENTS, "cpu", 90 * 8)
     eight = retrieval.average_precision(features, labels)
     assert len(jax.local_devices()) == 8
     one_device = jax.local_devices()[:1]
