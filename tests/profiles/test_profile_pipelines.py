@@ -80,6 +80,13 @@ def test_a_source_that_cannot_be_read_says_why(tmp_path):
         pipeline.run(files.read(tmp_path / "empty.csv"), [])
 
 
+def test_a_step_that_leaves_no_row_stops_the_pipeline(tmp_path):
+    (tmp_path / "maps.csv").write_text("Plate,moa\nanother,x\n")
+    config = {"path": str(tmp_path / "maps.csv"), "on": {"Metadata_Plate": "Plate"}, "unmatched": "drop"}
+    with pytest.raises(ValueError, match="step 'annotate': no row is left"):
+        pipeline.run(small(), pipeline.build({"steps": ("annotate",), "annotate": config}))
+
+
 def test_an_error_names_its_step():
     steps = pipeline.build({"steps": ("rows",), "rows": {"kind": "keep_rows", "query": "Metadata_nope = 1"}})
     with pytest.raises(ValueError, match="step 'rows': query 'Metadata_nope = 1'"):
