@@ -8,7 +8,6 @@ Writes profiles.parquet, the tables that the config saves on the way (level3.par
 config.json to the work directory. Then experiments/retrieve.py --profiles=WORKDIR scores them.
 """
 
-import json
 import pathlib
 import shutil
 import sys
@@ -42,7 +41,7 @@ def check_place(workdir: pathlib.Path, config: dict) -> None:
 def make_profiles(config: dict, workdir: pathlib.Path) -> Table:
     """Run the pipeline; its tables replace what is in the work directory when all of them are there."""
     steps = pipeline.build(config)
-    check_place(workdir, json.loads(json.dumps(work.plain(config))))
+    check_place(workdir, work.plain(config))
     aside = workdir / UNFINISHED
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)

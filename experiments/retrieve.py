@@ -100,7 +100,7 @@ def setting(flag: Any, sources: Sequence[Source], field: str, default: Any) -> A
     found = [source for source in sources if "retrieval" in source.config]
     values = [source.config["retrieval"].get(field, default) for source in found] or [default]
     for source, value in zip(found, values, strict=False):
-        if plain(value) != plain(values[0]):
+        if work.plain(value) != work.plain(values[0]):
             raise ValueError(
                 f"the configs disagree: {field} is {values[0]!r} for {found[0].name} and {value!r} for {source.name}; "
                 f"say which with --{field}"
@@ -108,20 +108,17 @@ def setting(flag: Any, sources: Sequence[Source], field: str, default: Any) -> A
     return values[0]
 
 
-def plain(value: Any) -> Any:
-    """Tuples as lists, as JSON has them."""
-    return list(value) if isinstance(value, tuple) else value
-
-
 def published(sources: Sequence[Source], protocol: evaluator.Protocol) -> dict[str, dict[str, float]]:
-    """{table: published scores}, for real data judged under the protocol of their config alone."""
-    ours = dataclasses.asdict(protocol)
-
-    def comparable(source: Source) -> bool:
-        theirs = {k: v for k, v in source.config.get("retrieval", {}).items() if k in ours}
-        return not is_simulated(source.table) and all(plain(ours[k]) == plain(v) for k, v in theirs.items())
-
-    return {s.name: s.config["published"] for s in sources if s.config.get("published") and comparable(s)}
+    """{table: published scores}, of real data, all of its rows, judged under the protocol of its config."""
+    if _ROWS.value:
+        return {}
+    return {
+        source.name: source.config["published"]
+        for source in sources
+        if source.config.get("published")
+        and not is_simulated(source.table)
+        and evaluator.follows(protocol, source.config.get("retrieval", {}))
+    }
 
 
 def make_protocol(sources: Sequence[Source]) -> evaluator.Protocol:
@@ -158,7 +155,7 @@ def judge_all(sources: Sequence[Source], protocol: evaluator.Protocol) -> tuple[
 def wells(sources: Sequence[Source]) -> list[tuple[str, Table]]:
     """(name, table) of wells: --wells, or what the work directories saved before and after normalization."""
     if _WELLS.value is not None:
-        return [(pathlib.Path(path).name, files.read(path)) for path in _WELLS.value]
+        return [(path, files.read(path)) for path in _WELLS.value]
     found = [
         (f"{source.name}, {level}", source.folder / f"{level}.parquet")
         for source in sources
@@ -172,13 +169,20 @@ def wells(sources: Sequence[Source]) -> list[tuple[str, Table]]:
     )[::-1]
 
 
-def look_at_wells(sources: Sequence[Source]) -> tuple[list, dict[str, Any]]:
-    """Principal components, and batch effects or why there are none, of all tables of wells."""
+def look_at_wells(sources: Sequence[Source]) -> tuple[list, dict[str, Any], list[str]]:
+    """Principal components, batch effects or why there are none, and notes, of all tables of wells."""
     controls = setting(_CONTROLS.value, sources, "controls", None)
     batch = setting(_BATCH.value, sources, "batch", None)
     spaces: list[tuple[str, evaluator.FeatureSpace]] = []
     effects: dict[str, Any] = {}
-    for name, table in wells(sources):
+    notes: list[str] = []
+    for name, whole in wells(sources):
+        table = evaluator.complete_features(whole)
+        if table.num_features < whole.num_features:
+            notes.append(
+                f"{name}: {whole.num_features - table.num_features} of {whole.num_features} features are missing in "
+                "some wells and no part of its principal components and batch effect."
+            )
         try:
             spaces.append((name, evaluator.feature_space(table, controls=controls, batch=batch)))
         except ValueError as error:
@@ -188,7 +192,7 @@ def look_at_wells(sources: Sequence[Source]) -> tuple[list, dict[str, Any]]:
                 effects[name] = evaluator.batch_effect(table, controls=controls, batch=batch)
             except ValueError as error:  # a screen of one batch has none: the page says so
                 effects[name] = str(error)
-    return spaces, effects
+    return spaces, effects, notes
 
 
 def is_simulated(table: Table) -> bool:
@@ -201,7 +205,7 @@ def write(sources: Sequence[Source], out: pathlib.Path) -> pathlib.Path:
     """Score the tables, write rows and page, print the main scores; returns the page's path."""
     protocol = make_protocol(sources)
     judgements, notes = judge_all(sources, protocol)
-    spaces, effects = look_at_wells(sources)
+    spaces, effects, about_wells = look_at_wells(sources)
     by_name = {source.name: source.config for source in sources}
     rows = [
         row
@@ -225,7 +229,7 @@ def write(sources: Sequence[Source], out: pathlib.Path) -> pathlib.Path:
         ),
         spaces=spaces,
         batch_effects=effects,
-        notes=notes,
+        notes=[*notes, *about_wells],
         simulated=any(is_simulated(source.table) for source in sources),
     )
     print(summary(judgements))

@@ -1,7 +1,7 @@
 """Judge a table of profiles by retrieval: every score of `coos.metrics.retrieval` in two passes, as result rows."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ import polars as pl
 import scipy.sparse.linalg
 from absl import logging
 
+from coos import workdir
 from coos.metrics import retrieval
 from coos.metrics.retrieval import contingency, hits, precision, ranking, significance
 from coos.profiles.table import Table
@@ -46,6 +47,13 @@ class Protocol:
     def __post_init__(self):
         if self.unlabelled not in UNLABELLED:
             raise ValueError(f"unlabelled={self.unlabelled!r}: choose one of {UNLABELLED}")
+
+
+def follows(protocol: Protocol, settings: Mapping[str, Any]) -> bool:
+    """Whether `protocol` is what a config's `settings` ask for; fields that they leave out have their defaults."""
+    ours, asked = dataclasses.asdict(protocol), dataclasses.asdict(Protocol())
+    asked |= {name: value for name, value in settings.items() if name in asked}
+    return workdir.plain(ours) == workdir.plain(asked)
 
 
 class Judgement(NamedTuple):
@@ -266,6 +274,11 @@ def batch_effect(
     if len(np.unique(batches[batches >= 0])) < 2:
         raise ValueError(f"the {len(chosen)} controls are all of one {batch}; a batch effect needs two")
     return retrieval.enrichment(chosen.features, batches, percentile=percentile, similarity=similarity)
+
+
+def complete_features(table: Table) -> Table:
+    """The table without the features that are missing or infinite in some row, as raw wells often have."""
+    return table.keep_features(np.isfinite(table.features).all(0))
 
 
 class FeatureSpace(NamedTuple):

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from coos import workdir
 from coos.evaluators.retrieval import BASELINE, Judgement, Protocol
 from coos.report import html
 
@@ -101,8 +102,7 @@ def check(judgements: Sequence[Judgement]) -> None:
 
 
 def _plain(protocol: Protocol, field: str) -> object:
-    value = getattr(protocol, field)
-    return value if isinstance(value, str) else tuple(value) if isinstance(value, Sequence) else value
+    return workdir.plain(getattr(protocol, field))
 
 
 def warnings(judgements: Sequence[Judgement]) -> list[str]:

@@ -235,6 +235,24 @@ def test_an_unknown_treatment_of_unlabelled_rows_is_refused():
         evaluator.Protocol(unlabelled="some")
 
 
+def test_a_protocol_follows_a_config_only_if_every_field_does():
+    settings = {"similarity": "cosine", "exclude": ["Metadata_compound"], "controls": "Metadata_x = 1"}
+    protocol = evaluator.Protocol(similarity="cosine", exclude=("Metadata_compound",))
+    assert evaluator.follows(protocol, settings)
+    assert not evaluator.follows(evaluator.Protocol(similarity="cosine"), settings)
+    assert not evaluator.follows(protocol, {"similarity": "cosine"}), "an exclusion that the config has not"
+    assert evaluator.follows(evaluator.Protocol(), {})
+
+
+def test_raw_wells_keep_their_complete_features():
+    table = make_table()
+    features = table.features.copy()
+    features[5, 2], features[7, 4] = np.nan, np.inf
+    found = evaluator.complete_features(table.with_features(features))
+    assert found.feature_names == tuple(f"f{i}" for i in range(20) if i not in (2, 4))
+    assert evaluator.feature_space(found).points.shape == (60, 2)
+
+
 def test_result_rows_have_the_contract_s_fields():
     judgement = evaluator.judge(make_table(), evaluator.Protocol(), name="trial")
     rows = evaluator.result_rows(judgement, study="lincs", dataset="d")

@@ -257,6 +257,24 @@ def test_bbbc021_gives_the_published_accuracy(real_data, tmp_path):
     assert (round(value * 92), count) == (67, 92)
 
 
+def test_raw_wells_with_missing_features_go_from_profiles_to_the_page(real_data, tmp_path):
+    plate = files.read(real_data / "lincs_plate" / "SQ00015054_normalized_feature_select.csv.gz")
+    features = plate.features.copy()
+    features[:50, 3] = np.nan  # as CellProfiler leaves them at level 3
+    files.write_parquet(plate.with_features(features), tmp_path / "wells.parquet")
+    arguments = [
+        f"--config={LINCS}:cellprofiler/mad_robustize_outliers",
+        f"--config.data={tmp_path / 'wells.parquet'}",
+    ]
+    done = run_script("profile.py", *arguments, f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    done = run_script("retrieve.py", f"--profiles={tmp_path / 'run'}", f"--out={tmp_path / 'report'}")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "run, level3: 1 of 454 features are missing in some wells" in page
+    assert "13.48" in page  # real data under the config's protocol: the published figure stands beside it
+
+
 def test_simulated_cells_are_the_same_for_the_same_seed_and_are_not_replaced(screen, tmp_path):
     simulate.write_cell_features(tmp_path)
     one = sorted((tmp_path / "features").rglob("*.npz"))
