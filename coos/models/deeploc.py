@@ -16,11 +16,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from coos.models import layers
+
+PUBLISHED = layers.Published("Kraus 2017; Lu 2019", (60, 60, 2), 7, 10_985_237)
+
 CONVOLUTIONS = (("conv1", 1), ("conv2", 1), ("conv3", 2), ("conv4", 2)) + tuple(
     (f"conv{i}", 4) for i in range(5, 9)
 )
 POOL_AFTER = {"conv2": "pool1", "conv4": "pool2", "conv8": "pool3"}
-SMALLEST_SIZE = 8
+SMALLEST_SIZE = 1
 
 
 class _BatchNormed(nn.Module):
@@ -32,6 +36,7 @@ class _BatchNormed(nn.Module):
     """
 
     momentum: float
+    epsilon: float
     dtype: Any
     axis_name: str | None
 
@@ -39,15 +44,14 @@ class _BatchNormed(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         bias = self.param("bias", nn.initializers.constant(0.1), x.shape[-1:])
         bias = jax.lax.stop_gradient(bias) if train else bias
-        norm = nn.BatchNorm(
-            use_running_average=not train,
+        norm = layers.batch_norm(
+            train=train,
             momentum=self.momentum,
-            epsilon=1e-3,
+            epsilon=self.epsilon,
             dtype=self.dtype,
-            axis_name=self.axis_name if train else None,
-            name="norm",
+            axis_name=self.axis_name,
         )
-        return norm(x + bias.astype(x.dtype))
+        return norm(name="norm")(x + bias.astype(x.dtype))
 
 
 class DeepLoc(nn.Module):
@@ -57,6 +61,7 @@ class DeepLoc(nn.Module):
         num_outputs: number of logits.
         width: channels of the first convolution; all other widths follow in proportion (64 is the original).
         momentum: of the running statistics (0.5 in the original code, which forgets within a few batches).
+        epsilon: of the batch norms.
         dtype: compute dtype; parameters and statistics are float32.
         axis_name: pmap axis over which batch statistics are averaged, or None.
     """
@@ -64,20 +69,25 @@ class DeepLoc(nn.Module):
     num_outputs: int
     width: int = 64
     momentum: float = 0.5
+    epsilon: float = 1e-3
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> dict[str, Any]:
         """images (B, H, W, C) float -> {"logits": (B, num_outputs) float32, "features": {layer: array}}."""
-        if images.ndim != 4 or min(images.shape[1:3]) < SMALLEST_SIZE:
-            raise ValueError(f"DeepLoc takes (B, H, W, C) with H, W >= {SMALLEST_SIZE}; got {images.shape}")
+        layers.check_images("DeepLoc", images, smallest=(SMALLEST_SIZE, SMALLEST_SIZE))
         weights = {
             "kernel_init": nn.initializers.truncated_normal(0.1),
             "use_bias": False,
             "dtype": self.dtype,
         }
-        norm = {"momentum": self.momentum, "dtype": self.dtype, "axis_name": self.axis_name}
+        norm = {
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "dtype": self.dtype,
+            "axis_name": self.axis_name,
+        }
         features: dict[str, jax.Array] = {}
         x = images.astype(self.dtype)
         for name, factor in CONVOLUTIONS:
@@ -91,7 +101,7 @@ class DeepLoc(nn.Module):
             features[name] = x = nn.relu(_BatchNormed(name=f"{name}_norm", **norm)(x, train=train))
         x = nn.Dense(self.num_outputs, name="logits", **weights)(x)
         logits = _BatchNormed(name="logits_norm", **norm)(x, train=train)
-        return {"logits": logits.astype(jnp.promote_types(self.dtype, jnp.float32)), "features": features}
+        return {"logits": layers.as_logits(logits), "features": features}
 
 
 def create(
@@ -99,8 +109,11 @@ def create(
     *,
     width: int = 64,
     momentum: float = 0.5,
+    epsilon: float = 1e-3,
     dtype: Any = jnp.float32,
     axis_name: str | None = None,
 ) -> DeepLoc:
     """DeepLoc with the options of `DeepLoc`."""
-    return DeepLoc(num_outputs, width=width, momentum=momentum, dtype=dtype, axis_name=axis_name)
+    return DeepLoc(
+        num_outputs, width=width, momentum=momentum, epsilon=epsilon, dtype=dtype, axis_name=axis_name
+    )
