@@ -13,6 +13,7 @@ TEST = [
     "pytest-timeout>=2.3,<3",
     # oracles of the tests alone
     "copairs>=0.5.2,<0.6",
+    "keras>=3.12,<4",  # on its JAX backend
     "pycytominer>=1.7.1,<2",  # 1.3.0 to 1.7.0 sphere wrongly
 ]
 
@@ -36,12 +37,14 @@ setup(
         "jax>=0.10,<0.13",
         "matplotlib>=3.9,<4",
         "ml-collections>=1.1,<2",
+        "ml_dtypes>=0.5,<1",
         "numpy>=2,<3",
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12,<1",  # 1.0 takes another interface under the same name
         "pillow>=11",
         "polars>=1.20,<3",
         "pyarrow>=18",
+        "safetensors>=0.5,<1",
         "scikit-learn>=1.6,<2",
         "scipy>=1.14,<2",
         "tensorboardX>=2.6,<3",
@@ -54,6 +57,7 @@ setup(
         "anndata": ["anndata>=0.11,<0.13"],  # coos.profiles.files.write_anndata
         "test": [*TEST, "anndata>=0.11,<0.13"],
         "dev": [*TEST, "anndata>=0.11,<0.13", "ruff>=0.14,<1", "mypy>=1.18,<3"],
+        "bench": ["torch==2.13.0"],  # the peer of experiments/benchmark.py models
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],
     },

@@ -3,6 +3,7 @@
     python experiments/benchmark.py train     # the whole loop beside the bare compiled step
     python experiments/benchmark.py input     # the input pipeline beside a plain memory-mapped read
     python experiments/benchmark.py retrieval # profile steps and retrieval metrics beside other tools
+    python experiments/benchmark.py models    # every network, forward and training, beside the same in PyTorch
 
 Other networks and sizes: --config=configs/coos7/modern.py --config.model.width=64 and so on. The images are
 simulated in memory: their content does not matter for speed.
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 from absl import app, flags
-from benchmarks import retrieval
+from benchmarks import models, retrieval
 from ml_collections import config_flags
 
 from coos import console, optim
@@ -33,8 +34,16 @@ DEFAULT = str(pathlib.Path(__file__).parent.parent / "configs" / "coos7" / "quic
 _CONFIG = config_flags.DEFINE_config_file("config", DEFAULT, "Config of the network and the optimizer.")
 _CELLS = flags.DEFINE_integer("cells_per_class", 300, "Size of the simulated training set.", lower_bound=10)
 _STEPS = flags.DEFINE_integer("steps", 60, "Steps of each timed stretch.", lower_bound=5)
-_ONLY = flags.DEFINE_string("only", "", "retrieval: measure what has this in its title.")
+_ONLY = flags.DEFINE_string(
+    "only", "", "retrieval: measure what has this in its title. models: names of networks, comma-separated."
+)
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed stretches of each kind, taken in turns.", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", None, "models: images per batch, instead of each network's own.", 1)
+_DTYPE = flags.DEFINE_enum(
+    "dtype", None, ["float32", "bfloat16"], "models: compute dtype; bfloat16 on GPUs, float32 on CPUs."
+)
+_COMPILE = flags.DEFINE_boolean("compile", None, "models: torch.compile; on GPUs yes, on CPUs no.")
+_JSON = flags.DEFINE_string("json", "", "models: save the figures as JSON here.")
 
 
 def simulated_source(folder: pathlib.Path) -> Source:
@@ -167,11 +176,18 @@ MEASURES = {"train": (measure_training, "step"), "input": (measure_input, "memma
 
 def main(argv: list[str]) -> None:
     """Run the named measurement and print it beside its peer."""
-    if len(argv) != 2 or argv[1] not in (*MEASURES, "retrieval"):
-        raise app.UsageError(f"name one of: {', '.join((*MEASURES, 'retrieval'))}")
+    if len(argv) != 2 or argv[1] not in (*MEASURES, "retrieval", "models"):
+        raise app.UsageError(f"name one of: {', '.join((*MEASURES, 'retrieval', 'models'))}")
     console.setup()
     if argv[1] == "retrieval":
         retrieval.main(rounds=_ROUNDS.value, only=_ONLY.value)
+        return
+    if argv[1] == "models":
+        settings = models.Settings(_ROUNDS.value, _BATCH.value, _DTYPE.value, _COMPILE.value)
+        try:
+            models.main(settings, only=_ONLY.value, json_path=_JSON.value)
+        except ValueError as error:
+            sys.exit(f"benchmark.py: {error}")
         return
     measure, peer = MEASURES[argv[1]]
     devices = jax.local_devices()

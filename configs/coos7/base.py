@@ -13,6 +13,7 @@ def get_config() -> ConfigDict:
     config.study = "coos7"
     config.run = "base"
     config.seed = 0
+    config.start_from = ""  # folder of experiments/import_weights.py to start from
     config.num_steps = 10_000
     config.batch_size = 128
     config.accumulation_steps = 1

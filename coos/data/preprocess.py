@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-INTENSITIES = ("stretch", "standardize")
+INTENSITIES = ("stretch", "standardize", "pretrained")
 
 
 FEW_EXTREMES = 16
@@ -75,6 +75,21 @@ def standardize(image: Array, *, mean: Array, std: Array) -> Array:
     return (image.astype(jnp.float32) - mean) / std
 
 
+def to_bytes(images: Array) -> Array:
+    """Every channel of every image (..., H, W, C) from its minimum to 0 and its maximum to 255, in float32.
+
+    A constant channel becomes 0.
+    """
+    x = images.astype(jnp.float32)
+    low, high = x.min((-3, -2), keepdims=True), x.max((-3, -2), keepdims=True)
+    return (x - low) * (255.0 / jnp.where(high > low, high - low, 1.0))
+
+
+def pretrained(image: Array, *, mean: Array, std: Array) -> Array:
+    """(x - mean) / std of pixels brought to 0..255: the input that imported weights were trained with."""
+    return standardize(to_bytes(image), mean=mean, std=std)
+
+
 def channel_statistics(
     images: np.ndarray, rows: np.ndarray, *, block: int = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -128,11 +143,12 @@ def crops(image: Array, *, size: int, number: int) -> Array:
 
 
 def intensity_function(name: str, **constants: Any) -> Callable[[Array], Array]:
-    """The intensity transform called `name`: "stretch" (min_span) or "standardize" (mean, std)."""
+    """The intensity transform called `name`: "stretch" (min_span), "standardize" or "pretrained" (mean, std)."""
     if name == "stretch":
         return functools.partial(percentile_stretch, **constants)
-    if name == "standardize":
-        return functools.partial(standardize, **{k: jnp.asarray(v) for k, v in constants.items()})
+    if name in ("standardize", "pretrained"):
+        rule = standardize if name == "standardize" else pretrained
+        return functools.partial(rule, **{k: jnp.asarray(v) for k, v in constants.items()})
     raise ValueError(f"intensity {name!r}: choose one of {INTENSITIES}")
 
 

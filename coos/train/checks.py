@@ -48,6 +48,10 @@ def check_settings(config: ml_collections.ConfigDict) -> None:
         raise ValueError(
             f"data.validation_fraction={config.data.validation_fraction}: must lie between 0 and 1"
         )
+    if config.preprocess.intensity == "pretrained" and not config.start_from:
+        raise ValueError(
+            "preprocess.intensity='pretrained' is the scaling of imported weights: set start_from"
+        )
     _check_dtype(config.model.dtype)
     share = jax.device_count() * config.accumulation_steps
     if config.batch_size % share:

@@ -21,7 +21,7 @@ from coos.data import pipeline, preprocess
 from coos.data import source as sources
 from coos.data.source import Source
 from coos.metrics import covariate_shift
-from coos.train import checks, loop, record, steps
+from coos.train import checks, loop, record, steps, weights
 from coos.train import state as states
 from coos.train.checkpoint import Checkpoints
 from coos.train.predict import predict
@@ -59,7 +59,11 @@ class Classifier:
             keys, batch["image"]
         )
         variables = {"params": params, "batch_stats": batch_stats}
-        output, updates = self.model.apply(variables, images, train=True, mutable=["batch_stats"])
+        # One key per piece of a batch on a device: unlike augmentation, dropout depends on the number of devices.
+        dropout = jax.random.fold_in(keys[0], 0)
+        output, updates = self.model.apply(
+            variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": dropout}
+        )
         smoothing = self.config.label_smoothing
         loss = losses.softmax_cross_entropy(output["logits"], batch["label"], label_smoothing=smoothing)
         correct = (output["logits"].argmax(-1) == batch["label"]).astype(jnp.float32)
@@ -102,6 +106,8 @@ def build(config: ml_collections.ConfigDict, training: Source) -> Classifier:
     if config.preprocess.intensity == "standardize":
         mean, std = preprocess.channel_statistics(training.images, training.rows)
         constants = {"mean": mean.tolist(), "std": std.tolist()}
+    if config.preprocess.intensity == "pretrained":
+        constants = weights.read_record(pathlib.Path(config.start_from))["scaling"]
     return make_classifier(config, training.dataset, constants)
 
 
@@ -160,6 +166,8 @@ def _train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
     optimizer = optim.create(config.optimizer, num_steps=config.num_steps)
     iterator = pipeline.index_iterator(len(training), batch_size=config.batch_size, seed=config.seed)
     fresh = states.create(classifier.init, optimizer, seed=config.seed)
+    if config.start_from and not resuming:
+        fresh = weights.begin(fresh, classifier.model, config.start_from)
     record.write(workdir, config, training.dataset, classifier.constants, resuming=resuming)
     if not resuming and jax.process_index() == 0:
         splits.save(workdir / "splits.csv", {"training": training.ids, "validation": validation.ids})

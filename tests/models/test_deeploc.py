@@ -4,15 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from import_helpers import drawn, initial_parameters, shapes
 
 from coos import models
 
 
-KEY = jax.random.key(0, impl="unsafe_rbg")  # the default key's init takes six times as long to compile
-
-
 def variables(model, shape=(1, 60, 60, 2)):
-    return jax.jit(lambda k, x: model.init(k, x))(KEY, jnp.ones(shape))
+    return drawn(shapes(model, shape[1:])[0])
+
+
+def in_training(model, tree, images):
+    return jax.jit(lambda t, x: model.apply(t, x, train=True, mutable=["batch_stats"]))(tree, images)
 
 
 def count(num_outputs, channels, **options):
@@ -45,7 +47,7 @@ def test_published_sizes_of_the_layers():
 
 
 def test_initial_values_are_the_published_ones():
-    params = variables(models.create("deeploc", num_outputs=7, width=16))["params"]
+    params = initial_parameters(models.create("deeploc", num_outputs=7, width=16), (60, 60, 2))
     kernel = np.asarray(params["fc1"]["kernel"])
     # A normal cut off at two standard deviations has 0.8796 of the standard deviation.
     np.testing.assert_allclose(kernel.std(), 0.1 * 0.8796, rtol=0.01)
@@ -94,7 +96,7 @@ def test_forward_pass_equals_a_slow_one(size, options):
     images = generator.normal(size=(3, size, size, 2)).astype(np.float32)
     tree = jax.device_get(variables(model, images.shape))
     tree = jax.tree.map(lambda x: (x + 0.2 * generator.random(x.shape)).astype(np.float32), tree)
-    output = model.apply(tree, jnp.asarray(images), train=False)
+    output = jax.jit(model.apply)(tree, images)
     features, logits = slow_deeploc(
         jax.tree.map(lambda x: x.astype(np.float64), tree), images, options.get("epsilon", 1e-3)
     )
@@ -108,13 +110,14 @@ def test_training_uses_and_updates_batch_statistics():
     model = models.create("deeploc", num_outputs=3, width=2)
     images = jnp.asarray(np.random.default_rng(0).normal(size=(8, 24, 24, 1)) * 3 + 5)
     tree = variables(model, images.shape)
-    output, updates = model.apply(tree, images, train=True, mutable=["batch_stats"])
+    tree["params"]["conv1_norm"]["bias"] += 0.1
+    output, updates = in_training(model, tree, images)
     logits = np.asarray(output["logits"])
     np.testing.assert_allclose(logits.mean(0), 0, atol=1e-5)  # the logits are batch-normed too
     before, after = tree["batch_stats"], updates["batch_stats"]
     batch_mean = 2 * np.asarray(after["conv1_norm"]["norm"]["mean"])  # running mean 0, momentum 0.5
     kernel = np.asarray(tree["params"]["conv1"]["kernel"])
-    expected = (slow_convolution(np.asarray(images), kernel) + 0.1).mean((0, 1, 2))
+    expected = slow_convolution(np.asarray(images), kernel).mean((0, 1, 2)) + 0.1
     np.testing.assert_allclose(batch_mean, expected, rtol=1e-4)
     assert jax.tree.structure(before) == jax.tree.structure(after)
 
@@ -126,10 +129,10 @@ def test_bias_before_batch_norm_has_no_gradient():
 
     def loss(params):
         variables = {"params": params, "batch_stats": tree["batch_stats"]}
-        output, _ = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        output, _ = in_training(model, variables, images)
         return (output["logits"] ** 3).sum()
 
-    gradient = jax.grad(loss)(tree["params"])
+    gradient = jax.jit(jax.grad(loss))(tree["params"])
     for name, part in gradient.items():
         if name.endswith("_norm"):
             assert (part["bias"] == 0).all(), name
@@ -142,8 +145,8 @@ def test_evaluation_treats_each_image_alone():
     images = jnp.asarray(np.random.default_rng(0).normal(size=(6, 20, 20, 2)))
     tree = variables(model, images.shape)
     order = np.array([3, 1, 5, 0, 2, 4])
-    straight = model.apply(tree, images, train=False)["logits"]
-    shuffled = model.apply(tree, images[order], train=False)["logits"]
+    evaluate = jax.jit(model.apply)
+    straight, shuffled = (evaluate(tree, x)["logits"] for x in (images, images[order]))
     np.testing.assert_allclose(shuffled, straight[order], rtol=1e-5, atol=1e-6)
 
 
@@ -153,6 +156,6 @@ def test_errors():
     with pytest.raises(ValueError, match=r"model 'deeploc' has no option 'depth'; it has \['width'"):
         models.create("deeploc", num_outputs=7, depth=3)
     with pytest.raises(
-        ValueError, match=r"DeepLoc takes images \(batch, height, width, channels\); got shape \(7, 60, 2\)"
+        ValueError, match=r"DeepLoc takes images \(batch, height, width, channels\); got shape \(1, 60, 2\)"
     ):
-        variables(models.create("deeploc", num_outputs=7), (7, 60, 2))
+        variables(models.create("deeploc", num_outputs=7), (1, 60, 2))

@@ -1,0 +1,188 @@
+"""Weights of Keras and torchvision into our networks."""
+
+import inspect
+import pathlib
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coos import models, registry
+from coos.models.layers import WeightSource
+from coos.models.pretrained import convert, download, files, known, scaling
+from coos.models.pretrained.scaling import Scaling
+
+IMAGE_SIZE = 224
+
+
+class Imported(NamedTuple):
+    """A network with the weights of a file.
+
+    Attributes:
+        module: the Linen module; its options are those that the weights need.
+        variables: {"params", "batch_stats"}, NumPy float32.
+        scaling: of its input, one offset and scale per channel.
+        options: those that `coos.models.create` made the module with, besides `num_outputs`.
+        fresh: layers that the file does not have and that were drawn at random (a new head).
+        source: the file.
+    """
+
+    module: nn.Module
+    variables: dict[str, Any]
+    scaling: Scaling
+    options: dict[str, Any]
+    fresh: list[str]
+    source: pathlib.Path
+
+
+def importable() -> tuple[str, ...]:
+    """Networks that say where their layers stand in other libraries' files."""
+    return tuple(
+        name for name in models.available() if hasattr(registry.lookup("coos.models", name), "layout")
+    )
+
+
+def load(
+    network: str,
+    weights: str | pathlib.Path,
+    *,
+    num_outputs: int | None = None,
+    channels: int | None = None,
+    stem: str = "cyclic",
+    input_scaling: str | None = None,
+    seed: int = 0,
+    cache_dir: str | pathlib.Path | None = None,
+    **options: Any,
+) -> Imported:
+    """The network called `network` with the weights called `weights` ("keras", "torchvision", …) or of that file.
+
+    Args:
+        network: one of `importable()`.
+        weights: a name in `known.KNOWN[network]`, downloaded on demand; or the path of a Keras .h5 or .weights.h5,
+            a torch .pth, or a .safetensors file.
+        num_outputs: of a new head, drawn at random; None keeps the file's own.
+        channels: input channels; the first kernel's three are spread over them as `stem` says. None: the file's.
+        stem: "cyclic" or "rescaled" (`scaling.adapt_stem`).
+        input_scaling: name in `scaling.SCALINGS`; None takes that of the public weights, or "none" for a file.
+        seed: of what is drawn at random.
+        cache_dir: where downloads are kept (default: $COOS_CACHE or ~/.cache/coos/weights).
+        options: of the network. `variant` follows the file unless given.
+
+    Raises:
+        ValueError: naming the file and the tensor that is missing, surplus, misshapen or not finite; nothing else
+            happens to a file that is no checkpoint.
+    """
+    architecture = registry.lookup("coos.models", network)
+    if not hasattr(architecture, "layout"):
+        raise ValueError(f"{network} has no public weights; {', '.join(importable())} have")
+    path, default_scaling = _locate(network, weights, cache_dir)
+    rule = scaling.named(input_scaling or default_scaling)
+    read = files.read(path)
+    try:
+        return _import(architecture, network, read, path, num_outputs, channels, stem, rule, seed, options)
+    except ValueError as error:
+        raise ValueError(f"{path}, as {network}: {error}") from error
+
+
+def _locate(
+    network: str, weights: str | pathlib.Path, cache_dir: str | pathlib.Path | None
+) -> tuple[pathlib.Path, str]:
+    """The file, and the name of its input scaling."""
+    path = pathlib.Path(weights)
+    if path.is_file():
+        return path, "none"
+    if path.suffix or path.parent != pathlib.Path("."):
+        raise ValueError(f"{path}: no such file")
+    public = known.lookup(network, str(weights))
+    return download.fetch(public.url, checksum=public.checksum, cache_dir=cache_dir), public.scaling
+
+
+def _import(architecture, network, read, path, num_outputs, channels, stem, rule, seed, options) -> Imported:
+    options = {**_variant(architecture, read), **options}
+    outputs = num_outputs or _outputs(architecture, network, read, options)
+    module = models.create(network, num_outputs=outputs, **options)
+    sources = architecture.layout(module)
+    found, surplus = _find(architecture, read, sources)
+    given = _stem_channels(found, sources)
+    channels = given if channels is None else channels
+    if given not in (3, channels):
+        raise ValueError(
+            f"its first layer has {given} input channels; only three can be spread over {channels}"
+        )
+    shapes = _shapes(module, given)
+    fresh = _fresh_layers(found, sources, new_head=num_outputs is not None)
+    layers = convert.fill(found, surplus, shapes, fresh=fresh)
+    _change_stem(layers, sources, channels, stem=stem, reverse=rule.reversed_stem)
+    if fresh:
+        drawn = convert.by_layer(_draw(module, channels, seed))
+        layers |= {layer: drawn[layer] for layer in fresh}
+    variables = convert.to_variables({layer: layers[layer] for layer in convert.by_layer(shapes)})
+    names = sorted("/".join(layer) for layer in fresh)
+    return Imported(module, variables, scaling.for_channels(rule, channels), options, names, path)
+
+
+def _variant(architecture: Any, read: Any) -> dict[str, str]:
+    """The option `variant` that goes with the file's library, where the network has variants of both."""
+    if "variant" not in inspect.signature(architecture.create).parameters:
+        return {}
+    return {"variant": "torchvision" if isinstance(read, files.TorchWeights) else "keras"}
+
+
+def _find(architecture: Any, read: Any, sources: list[WeightSource]) -> tuple[convert.Found, list[str]]:
+    if isinstance(read, files.TorchWeights):
+        if all(source.torch is None for source in sources):
+            raise ValueError("the network has no counterpart in torchvision")
+        ignored = getattr(architecture, "IGNORED_TENSORS", ())
+        return convert.from_torch(read.tensors, sources, ignored=ignored)
+    if all(source.keras is None for source in sources):
+        raise ValueError("the network has no counterpart in Keras")
+    return convert.from_keras(read, sources)
+
+
+def _outputs(architecture: Any, network: str, read: Any, options: dict[str, Any]) -> int:
+    """Number of outputs of the file's own head."""
+    sources = architecture.layout(models.create(network, num_outputs=1, **options))
+    head = _find(architecture, read, sources)[0][sources[-1].path]
+    if "bias" not in head:
+        raise ValueError(
+            "the file holds no classifier; say how many outputs a new one shall have (num_outputs)"
+        )
+    return len(head["bias"].value)
+
+
+def _shapes(module: nn.Module, channels: int) -> Any:
+    """Shapes of all variables, without computing them."""
+    images = jax.ShapeDtypeStruct((1, IMAGE_SIZE, IMAGE_SIZE, channels), jnp.float32)
+    return jax.eval_shape(lambda x: module.init(jax.random.PRNGKey(0), x), images)
+
+
+def _draw(module: nn.Module, channels: int, seed: int) -> Any:
+    shape = (1, IMAGE_SIZE, IMAGE_SIZE, channels)
+    draw = jax.jit(lambda key: module.init(key, jnp.zeros(shape)))
+    return jax.device_get(draw(jax.random.PRNGKey(seed)))
+
+
+def _stem_channels(found: convert.Found, sources: list[WeightSource]) -> int:
+    """Input channels of the file's first convolution (3 where it is missing or no convolution)."""
+    kernel = found[sources[0].path].get("kernel")
+    return kernel.value.shape[2] if kernel is not None and kernel.value.ndim == 4 else 3
+
+
+def _fresh_layers(found: convert.Found, sources: list[WeightSource], *, new_head: bool) -> set:
+    """Layers to draw at random: the logits, and, where the file ends before its classifier, all dense layers."""
+    if not new_head:
+        return set()
+    dense = [source.path for source in sources if source.kind == "dense"]
+    without_classifier = not any(found[path] for path in dense)
+    return set(dense) if without_classifier else {sources[-1].path}
+
+
+def _change_stem(
+    layers: dict, sources: list[WeightSource], channels: int, *, stem: str, reverse: bool
+) -> None:
+    """Blue, green, red to red, green, blue; then three channels to `channels`."""
+    roles = layers[sources[0].path]
+    kernel = roles["kernel"][:, :, ::-1] if reverse else roles["kernel"]
+    roles["kernel"] = np.ascontiguousarray(scaling.adapt_stem(kernel, channels, stem=stem))

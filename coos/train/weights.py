@@ -1,0 +1,120 @@
+"""Folders of weights that a training starts from: imported ones, or an earlier run.
+
+A folder of imported weights holds `weights.json` (network, options, input scaling, where they come from) and, like a
+run, the Orbax checkpoint `best`.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from coos import models
+from coos import workdir as work
+from coos.models.pretrained import Imported
+from coos.train.checkpoint import Checkpoints
+from coos.train.state import TrainState
+
+RECORD = "weights.json"
+HEAD = "logits"
+
+
+def check_empty(directory: pathlib.Path) -> None:
+    """Raise ValueError if something is at `directory` already."""
+    if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
+        raise ValueError(f"{directory} is not an empty folder; name a new one")
+
+
+def save(directory: pathlib.Path, network: str, imported: Imported) -> None:
+    """Write imported weights to a new folder; ValueError if it holds something already."""
+    check_empty(directory)
+    params = imported.variables["params"]
+    tree = {"params": params, "batch_stats": imported.variables.get("batch_stats", {})}
+    record = {
+        "network": network,
+        "num_outputs": imported.module.num_outputs,
+        "channels": len(imported.scaling.offset),
+        "options": imported.options,
+        "scaling": {"mean": imported.scaling.offset, "std": imported.scaling.scale},
+        "drawn_at_random": imported.fresh,
+        "source": imported.source.name,
+        "versions": work.versions(),
+    }
+    with Checkpoints(directory / "best", keep=1) as checkpoints:
+        checkpoints.save(0, tree, {"source": imported.source.name})
+    work.write_json(directory / RECORD, record)
+
+
+def read_record(directory: pathlib.Path) -> dict[str, Any]:
+    """What `save` wrote about the weights; ValueError if there is nothing."""
+    path = directory / RECORD
+    if not path.exists():
+        raise ValueError(f"{directory}: no {RECORD}; experiments/import_weights.py makes such a folder")
+    return work.read_json(path)
+
+
+def load(directory: str | pathlib.Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Module, variables and record of a folder that `save` wrote."""
+    directory = pathlib.Path(directory).resolve()
+    record = read_record(directory)
+    module = models.create(record["network"], num_outputs=record["num_outputs"], **_options(record))
+    images = jax.ShapeDtypeStruct((1, 224, 224, record["channels"]), jnp.float32)
+    shapes = jax.eval_shape(lambda x: module.init(jax.random.PRNGKey(0), x), images)
+    host = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    with Checkpoints(directory / "best", keep=1) as checkpoints:
+        wanted = {"params": host["params"], "batch_stats": host.get("batch_stats", {})}
+        restored = checkpoints.restore(wanted, set_aside=False)
+    if restored is None:
+        raise ValueError(f"{directory}: {RECORD} without its checkpoint; import the weights again")
+    return module, restored.tree, record
+
+
+def _options(record: dict[str, Any]) -> dict[str, Any]:
+    """Options as they were: JSON knows no tuples."""
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in record["options"].items()}
+
+
+def begin(state: TrainState, module: Any, directory: str | pathlib.Path) -> TrainState:
+    """`state` with the imported weights in place of the drawn ones; a head of another size stays as drawn.
+
+    Raises ValueError where the network is another one, or has other options than the weights need, or layers of
+    other shapes.
+    """
+    given, variables, record = load(directory)
+    if type(given) is not type(module):
+        raise ValueError(
+            f"{directory} holds weights of {record['network']}, not of a {type(module).__name__}"
+        )
+    for name, value in _options(record).items():
+        if getattr(module, name) != value:
+            raise ValueError(
+                f"{directory}: these weights need model.{name}={value!r}, not {getattr(module, name)!r}"
+            )
+    params = _take(state.params, variables["params"], directory)
+    stats = _take(state.batch_stats, variables["batch_stats"], directory)
+    logging.info("starting from the weights in %s", directory)
+    return dataclasses.replace(state, params=params, batch_stats=stats)
+
+
+def _take(fresh: Any, given: Any, directory: str | pathlib.Path) -> Any:
+    """The given arrays in the structure of the fresh ones."""
+    head = fresh.get(HEAD)
+    if head is not None and jax.tree.map(np.shape, head) != jax.tree.map(np.shape, given.get(HEAD)):
+        logging.info("a new head of %s outputs", np.shape(jax.tree.leaves(head)[0])[-1])
+        given = {**given, HEAD: head}
+    ours = dict(jax.tree_util.tree_leaves_with_path(fresh))
+    theirs = dict(jax.tree_util.tree_leaves_with_path(given))
+    for path, array in ours.items():
+        name = "/".join(entry.key for entry in path)
+        if path not in theirs:
+            raise ValueError(f"{directory}: {name} is missing")
+        if np.shape(theirs[path]) != np.shape(array):
+            raise ValueError(
+                f"{directory}: {name} has shape {np.shape(theirs[path])}, the network needs {np.shape(array)}"
+                " (other input channels? import the weights with --channels)"
+            )
+    return jax.tree.map(lambda a, b: np.asarray(b, a.dtype), fresh, given)
