@@ -20,7 +20,7 @@ from coos.train.checkpoint import Checkpoints
 from coos.train.state import TrainState
 
 RECORD = "weights.json"
-HEAD = "logits"
+HEAD = "logits"  # and what is named after it, as DeepLoc's batch norm
 
 
 def check_empty(directory: pathlib.Path) -> None:
@@ -58,7 +58,7 @@ def read_record(directory: pathlib.Path) -> dict[str, Any]:
 
 
 def load(directory: str | pathlib.Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """Module, variables and record of a folder that `save` wrote."""
+    """Module, variables and record of a folder that `save` wrote (of a network that takes any image size)."""
     directory = pathlib.Path(directory).resolve()
     record = read_record(directory)
     module = models.create(record["network"], num_outputs=record["num_outputs"], **_options(record))
@@ -97,15 +97,16 @@ def begin(state: TrainState, module: Any, directory: str | pathlib.Path) -> Trai
     params = _take(state.params, variables["params"], directory)
     stats = _take(state.batch_stats, variables["batch_stats"], directory)
     logging.info("starting from the weights in %s", directory)
+    if module.num_outputs != given.num_outputs:
+        logging.info("a new head of %d outputs", module.num_outputs)
     return dataclasses.replace(state, params=params, batch_stats=stats)
 
 
 def _take(fresh: Any, given: Any, directory: str | pathlib.Path) -> Any:
-    """The given arrays in the structure of the fresh ones."""
-    head = fresh.get(HEAD)
-    if head is not None and jax.tree.map(np.shape, head) != jax.tree.map(np.shape, given.get(HEAD)):
-        logging.info("a new head of %s outputs", np.shape(jax.tree.leaves(head)[0])[-1])
-        given = {**given, HEAD: head}
+    """The given arrays in the structure of the fresh ones; a head of another size stays fresh, its norm too."""
+    head = {name: layer for name, layer in fresh.items() if name.startswith(HEAD)}
+    if jax.tree.map(np.shape, head) != jax.tree.map(np.shape, {name: given.get(name) for name in head}):
+        given = {**given, **head}
     ours = dict(jax.tree_util.tree_leaves_with_path(fresh))
     theirs = dict(jax.tree_util.tree_leaves_with_path(given))
     for path, array in ours.items():
