@@ -30,10 +30,10 @@ def run_script(script, *arguments, devices=1, timeout=240, **variables):
     )
 
 
-def train_arguments(dataset, workdir, **overrides):
-    """A tiny training run on the simulated release; overrides are config fields with __ for dots."""
-    settings = {
-        "data.directory": dataset,
+def small_settings(dataset):
+    """Config fields of a tiny training run on the simulated release."""
+    return {
+        "data.directory": str(dataset),
         "num_steps": 20,
         "batch_size": 16,
         "log_every": 1,
@@ -41,6 +41,13 @@ def train_arguments(dataset, workdir, **overrides):
         "checkpoint_every": 5,
         "model.width": 2,
         "evaluation.batch_size": 32,
+    }
+
+
+def train_arguments(dataset, workdir, **overrides):
+    """Arguments of that run; overrides are config fields with __ for dots."""
+    settings = {
+        **small_settings(dataset),
         **{name.replace("__", "."): value for name, value in overrides.items()},
     }
     config = REPOSITORY / "configs" / "coos7" / "quickstart.py"

@@ -22,7 +22,8 @@ def make(dataset, **overrides):
     config.update_from_flattened_dict({"model.width": 2, **overrides})
     classifier = classification.make_classifier(config, source.describe(dataset), {"min_span": 1.0})
     optimizer = optim.create(config.optimizer, num_steps=300)
-    return classifier, optimizer, states.create(classifier.init, optimizer, seed=0)
+    key = jax.random.key(0, impl="rbg")  # the default key's init takes four times as long to compile
+    return classifier, optimizer, states.create(lambda _: classifier.init(key), optimizer, seed=0)
 
 
 def batch_of(training, step, size=16):
