@@ -199,9 +199,13 @@ def test_images_are_independent_in_evaluation(name):
 
 
 @pytest.mark.parametrize("name", NORMALIZED)
+@jax.enable_x64(True)
 def test_batch_norm_over_eight_devices_is_that_of_the_whole_batch(name):
     module, variables, images, _ = narrow(name)
-    module = module.clone(**UNDROPPED.get(name, {}))
+    # In float32 GoogLeNet's 22 batch norms make 5e-5 of the rounding of the sums.
+    dtype = jnp.float64 if name == "googlenet" else jnp.float32
+    module = module.clone(dtype=dtype, **UNDROPPED.get(name, {}))
+    variables, images = jax.tree.map(lambda x: x.astype(dtype), (variables, images))
 
     def forward(module, variables, images):
         output, updates = module.apply(variables, images, train=True, mutable=["batch_stats"])
