@@ -29,7 +29,7 @@ _CHANNELS = flags.DEFINE_integer("channels", None, "Input channels (default: the
 _STEM = flags.DEFINE_string("stem", "cyclic", "How three channels become more: cyclic or rescaled.")
 _SCALING = flags.DEFINE_string("scaling", None, f"Input scaling of a file: {', '.join(pretrained.SCALINGS)}.")
 _NUM_OUTPUTS = flags.DEFINE_integer(
-    "num_outputs", None, "A new head of so many outputs (default: the file's)."
+    "num_outputs", None, "A new head of so many outputs (default: the file's).", lower_bound=1
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of a new head.")
 _CACHE = flags.DEFINE_string("cache_dir", None, "Folder for downloads.")

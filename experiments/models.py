@@ -18,7 +18,7 @@ from coos.models.layers import Published
 from coos.models.summary import Summary, summarize
 
 _INPUT = flags.DEFINE_list("input", None, "Shape of one example, e.g. 64,64,5 (default: as published).")
-_OUTPUTS = flags.DEFINE_integer("num_outputs", None, "Number of logits (default: as published).")
+_OUTPUTS = flags.DEFINE_integer("num_outputs", None, "Number of logits (default: published).", lower_bound=1)
 
 WIDTHS = {"name": 17, "paper": 52, "input": 12, "outputs": 8, "parameters": 12, "GFLOPs": 9}
 
@@ -43,8 +43,17 @@ def setting(name: str) -> Published:
         raise ValueError(f"{name} says nothing of a published setting; give --input and --num_outputs")
     published = published or Published("", (), 0, 0)
     if _INPUT.value:
-        published = published._replace(input_shape=tuple(int(extent) for extent in _INPUT.value))
+        published = published._replace(input_shape=input_shape(_INPUT.value))
     return published._replace(num_outputs=_OUTPUTS.value or published.num_outputs)
+
+
+def input_shape(extents: list[str]) -> tuple[int, ...]:
+    """The shape of one example from the flag."""
+    if len(extents) not in (1, 3) or not all(extent.isdecimal() and int(extent) > 0 for extent in extents):
+        raise ValueError(
+            f"--input={','.join(extents)}: give height,width,channels, or the number of features"
+        )
+    return tuple(int(extent) for extent in extents)
 
 
 def look(name: str) -> tuple[str, Summary]:

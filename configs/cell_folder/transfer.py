@@ -4,7 +4,8 @@
         --out=weights/efficientnet_b0
     python experiments/train.py --config=configs/cell_folder/transfer.py:efficientnet_b0 --workdir=runs/transfer \
         --config.data.directory=data/cell_folder/mine/1.0.0 --config.start_from=weights/efficientnet_b0 \
-        --config.preprocess.intensity=pretrained
+        --config.preprocess.intensity=pretrained --config.evaluation.sets="('train','test')" \
+        --config.report.reference=test
 
 Without the last two fields the network starts at random and sees every image stretched to its percentiles. Options of
 a network are fields of config.model: give them here. Needs a GPU for the wide ones. No score is published for it.

@@ -12,9 +12,21 @@ import inspect
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from coos import registry
 
+COUNTS = (
+    "num_outputs",
+    "width",
+    "units",
+    "fc_units",
+    "mix_units",
+    "instance_units",
+    "growth",
+    "source_channels",
+)
+RATES = ("dropout", "input_dropout", "instance_dropout", "drop_connect", "momentum")
 HELPERS = ("layers", "pretrained", "summary")  # modules of this package that are no networks
 
 
@@ -26,11 +38,24 @@ def available() -> tuple[str, ...]:
 def create(name: str, *, num_outputs: int, **options: Any) -> nn.Module:
     """The network called `name` with `num_outputs` logits.
 
-    Raises ValueError for an unknown name (listing the known ones) or option (listing the network's).
+    Raises ValueError for an unknown name (listing the known ones) or option (listing the network's), and for values
+    that no network can have.
     """
     factory = registry.lookup("coos.models", name).create
     known = [option for option in inspect.signature(factory).parameters if option != "num_outputs"]
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ValueError(f"model {name!r} has no option {unknown[0]!r}; it has {known}")
+    _check_values(name, {"num_outputs": num_outputs, **options})
     return factory(num_outputs=num_outputs, **options)
+
+
+def _check_values(name: str, options: dict[str, Any]) -> None:
+    """Counts are whole numbers from 1 on, rates lie in [0, 1), dtypes are floating."""
+    for option, value in options.items():
+        if option in COUNTS and value is not None and (type(value) is not int or value < 1):
+            raise ValueError(f"model {name!r}: {option}={value!r}: give a whole number from 1 on")
+        if option in RATES and value is not None and not 0 <= value < 1:
+            raise ValueError(f"model {name!r}: {option}={value!r}: give a rate of at least 0 and below 1")
+        if option == "dtype" and not jnp.issubdtype(jnp.dtype(value), jnp.floating):
+            raise ValueError(f"model {name!r}: dtype={value!r}: give a floating type such as jnp.bfloat16")

@@ -102,7 +102,7 @@ class AlexNet(nn.Module):
         layers.check_images(f"AlexNet ({self.variant})", images, smallest=(smallest, smallest))
         features = self._convolutions(images.astype(self.dtype))
         x = layers.adaptive_average_pool(features["pool5"], POOLED_SIZE)
-        x = x.reshape(x.shape[0], -1)
+        x = layers.flatten(x)
         dropout = nn.Dropout(self.dropout, deterministic=not train)
         for name in ("fc6", "fc7"):
             x = dropout(x) if self.variant == "torchvision" else x

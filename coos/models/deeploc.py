@@ -95,7 +95,7 @@ class DeepLoc(nn.Module):
             features[name] = x = nn.relu(_BatchNormed(name=f"{name}_norm", **norm)(x, train=train))
             if name in POOL_AFTER:
                 features[POOL_AFTER[name]] = x = nn.max_pool(x, (2, 2), (2, 2), "SAME")
-        x = x.reshape(x.shape[0], -1)
+        x = layers.flatten(x)
         for name in ("fc1", "fc2"):
             x = nn.Dense(8 * self.width, name=name, **weights)(x)
             features[name] = x = nn.relu(_BatchNormed(name=f"{name}_norm", **norm)(x, train=train))

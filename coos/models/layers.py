@@ -4,6 +4,7 @@ All images are (B, H, W, C). Sizes follow PyTorch's floor rule unless a function
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ def check_images(network: str, images: Array, *, smallest: tuple[int, int]) -> N
     """Raise ValueError unless images are (B, H, W, C) floats of at least `smallest` = (height, width) pixels."""
     if images.ndim != 4:
         raise ValueError(f"{network} takes images (batch, height, width, channels); got shape {images.shape}")
+    if images.shape[3] < 1:
+        raise ValueError(f"{network} takes images with at least one channel; got shape {images.shape}")
     if images.shape[1] < smallest[0] or images.shape[2] < smallest[1]:
         raise ValueError(
             f"{network} takes images of at least {smallest[0]} x {smallest[1]} pixels; "
@@ -88,6 +91,11 @@ def adaptive_average_pool(x: Array, size: int) -> Array:
     if x.shape[1:3] == (size, size):
         return x
     return jnp.einsum("ih,bhwc,jw->bijc", weights(x.shape[1]), x, weights(x.shape[2]))
+
+
+def flatten(x: Array) -> Array:
+    """(B, H, W, C) -> (B, H W C), in that order; an empty batch stays one."""
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 def global_mean(x: Array) -> Array:

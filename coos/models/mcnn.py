@@ -78,7 +78,7 @@ class MCNN(nn.Module):
         features["concat"] = x = jnp.concatenate(list(features.values()), -1)
         features["conv_mix"] = x = nn.relu(nn.Conv(self.mix_units, (1, 1), name="conv_mix", **weights)(x))
         features["pool"] = x = layers.max_pool(x, 2, 2)
-        x = x.reshape(x.shape[0], -1)
+        x = layers.flatten(x)
         features["fc1"] = x = nn.relu(nn.Dense(self.fc_units, name="fc1", **weights)(x))
         x = nn.Dense(self.num_outputs, name="logits", **weights)(x)
         return {"logits": layers.as_logits(x), "features": features}

@@ -100,8 +100,15 @@ def split_training(
     return source.subset(first), source.subset(second)
 
 
-def build(config: ml_collections.ConfigDict, training: Source) -> Classifier:
-    """The classifier of a config; intensity constants come from the training images alone."""
+def build(
+    config: ml_collections.ConfigDict, training: Source, *, recorded: dict[str, Any] | None = None
+) -> Classifier:
+    """The classifier of a config; intensity constants come from the training images or the imported weights.
+
+    A run that resumes keeps the `recorded` ones.
+    """
+    if recorded is not None:
+        return make_classifier(config, training.dataset, recorded)
     constants: dict[str, Any] = {"min_span": config.preprocess.min_span}
     if config.preprocess.intensity == "standardize":
         mean, std = preprocess.channel_statistics(training.images, training.rows)
@@ -125,6 +132,16 @@ def make_classifier(
     )
     preprocess.intensity_function(config.preprocess.intensity, **constants)
     return Classifier(config, model, constants, tuple(dataset["image_shape"]))
+
+
+def check_network(classifier: Classifier) -> None:
+    """Raise ValueError where the network does not take the images, before anything is drawn or written."""
+    try:
+        jax.eval_shape(classifier.init, jax.random.PRNGKey(0))
+    except ValueError as error:
+        config = classifier.config
+        said = f"model.name={config.model.name!r}, preprocess.crop={config.preprocess.crop}"
+        raise ValueError(f"{said}: {error}") from None
 
 
 def plan(config: ml_collections.ConfigDict) -> loop.Plan:
@@ -162,7 +179,11 @@ def _train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
         config.data.directory, config.data.train_split, cache_dir=config.data.cache_dir or None
     )
     training, validation = split_training(config, source, workdir, resuming=resuming)
-    classifier = build(config, training)
+    recorded = work.read_json(workdir / "config.json")["constants"] if resuming else None
+    classifier = build(config, training, recorded=recorded)
+    if config.start_from and not resuming:
+        weights.check_fit(classifier.model, classifier.image_shape[-1], config.start_from)
+    check_network(classifier)
     optimizer = optim.create(config.optimizer, num_steps=config.num_steps)
     iterator = pipeline.index_iterator(len(training), batch_size=config.batch_size, seed=config.seed)
     fresh = states.create(classifier.init, optimizer, seed=config.seed)

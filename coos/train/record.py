@@ -10,6 +10,7 @@ from coos import workdir as work
 
 # A run may be resumed with other values of these; everything else changes what it computes.
 FREE_FIELDS = (
+    "start_from",  # what was taken from there is in the checkpoints and in config.json
     "data.directory",
     "data.cache_dir",
     "report",

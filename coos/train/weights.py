@@ -65,9 +65,12 @@ def load(directory: str | pathlib.Path) -> tuple[Any, dict[str, Any], dict[str, 
     images = jax.ShapeDtypeStruct((1, 224, 224, record["channels"]), jnp.float32)
     shapes = jax.eval_shape(lambda x: module.init(jax.random.PRNGKey(0), x), images)
     host = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    wanted = {"params": host["params"], "batch_stats": host.get("batch_stats", {})}
     with Checkpoints(directory / "best", keep=1) as checkpoints:
-        wanted = {"params": host["params"], "batch_stats": host.get("batch_stats", {})}
-        restored = checkpoints.restore(wanted, set_aside=False)
+        try:
+            restored = checkpoints.restore(wanted, set_aside=False)
+        except ValueError as error:
+            raise ValueError(f"{directory}: its checkpoint is damaged; import the weights again") from error
     if restored is None:
         raise ValueError(f"{directory}: {RECORD} without its checkpoint; import the weights again")
     return module, restored.tree, record
@@ -78,22 +81,31 @@ def _options(record: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(v) if isinstance(v, list) else v for name, v in record["options"].items()}
 
 
-def begin(state: TrainState, module: Any, directory: str | pathlib.Path) -> TrainState:
-    """`state` with the imported weights in place of the drawn ones; a head of another size stays as drawn.
-
-    Raises ValueError where the network is another one, or has other options than the weights need, or layers of
-    other shapes.
-    """
-    given, variables, record = load(directory)
+def check_fit(module: Any, channels: int, directory: str | pathlib.Path) -> None:
+    """Raise ValueError where the weights are of another network, other options or other input channels."""
+    record = read_record(pathlib.Path(directory))
+    options = _options(record)
+    given = models.create(record["network"], num_outputs=record["num_outputs"], **options)
     if type(given) is not type(module):
-        raise ValueError(
-            f"{directory} holds weights of {record['network']}, not of a {type(module).__name__}"
-        )
-    for name, value in _options(record).items():
+        raise ValueError(f"{directory} holds weights of {record['network']}, not of {type(module).__name__}")
+    for name, value in options.items():
         if getattr(module, name) != value:
             raise ValueError(
                 f"{directory}: these weights need model.{name}={value!r}, not {getattr(module, name)!r}"
             )
+    if channels != record["channels"]:
+        raise ValueError(
+            f"{directory} holds weights for {record['channels']} channels, the images have {channels}; "
+            f"import them with --channels={channels}"
+        )
+
+
+def begin(state: TrainState, module: Any, directory: str | pathlib.Path) -> TrainState:
+    """`state` with the imported weights in place of the drawn ones; a head of another size stays as drawn.
+
+    Raises ValueError where a layer has another shape.
+    """
+    given, variables, _ = load(directory)
     params = _take(state.params, variables["params"], directory)
     stats = _take(state.batch_stats, variables["batch_stats"], directory)
     logging.info("starting from the weights in %s", directory)

@@ -150,13 +150,21 @@ def test_densenets_oldest_names(tmp_path):
     }
     assert set(old) != set(tensors)
     save_file(old, tmp_path / "old")
-    assert_same(pretrained.load("densenet121", tmp_path / "old", **NARROW["densenet121"]).variables, expected)
+    assert_same(
+        pretrained.load(
+            "densenet121", tmp_path / "old", input_scaling="torch", **NARROW["densenet121"]
+        ).variables,
+        expected,
+    )
 
 
 def test_googlenets_auxiliary_heads_are_left_out(tmp_path):
     expected, tensors = written(tmp_path / "plain", "googlenet")
     save_file({**tensors, "aux1.fc1.weight": np.ones((2, 2), np.float32)}, tmp_path / "aux")
-    assert_same(pretrained.load("googlenet", tmp_path / "aux", **NARROW["googlenet"]).variables, expected)
+    assert_same(
+        pretrained.load("googlenet", tmp_path / "aux", input_scaling="tf", **NARROW["googlenet"]).variables,
+        expected,
+    )
 
 
 def changed(**changes):
@@ -180,10 +188,14 @@ def changed(**changes):
             changed(layer1__0__conv2__weight=None),
             "lacks 1 of the network's tensors: conv2_1/conv2/kernel",
         ),
-        (changed(extra__weight=lambda x: np.ones(3)), "1 tensors that the network lacks: extra.weight"),
+        (changed(extra__weight=lambda x: np.ones(3)), "no place for 1 of the file's tensors: extra.weight"),
         (
             changed(layer2__0__bn1__running_var=lambda x: x[1:]),
             r"'layer2.0.bn1.running_var' has shape \(7,\).*needs \(8,\)",
+        ),
+        (
+            changed(layer2__0__bn1__running_var=lambda x: -x),
+            "'layer2.0.bn1.running_var', a running variance, holds negative values",
         ),
         (
             changed(conv1__weight=lambda x: x * np.float32(np.nan)),
@@ -191,7 +203,7 @@ def changed(**changes):
         ),
         (
             changed(conv1__weight=lambda x: np.repeat(x[:, :2], 2, 1)),
-            "its first layer has 4 input channels; only three can be spread over 5",
+            "its first layer takes 4 channels, not 5; only from three can others be made",
         ),
     ],
 )
@@ -200,7 +212,7 @@ def test_complaints_name_the_tensor(tmp_path, change, message):
     change(tensors)
     save_file(tensors, tmp_path / "bad")
     with pytest.raises(ValueError, match=f"bad, as resnet50: .*{message}"):
-        pretrained.load("resnet50", tmp_path / "bad", channels=5, **NARROW["resnet50"])
+        pretrained.load("resnet50", tmp_path / "bad", channels=5, input_scaling="tf", **NARROW["resnet50"])
 
 
 def test_other_complaints(tmp_path):
@@ -211,14 +223,29 @@ def test_other_complaints(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere.pth: no such file"):
         pretrained.load("resnet50", tmp_path / "nowhere.pth")
     written(tmp_path / "weights", "resnet50")
+    with pytest.raises(
+        ValueError, match=r"weights: say which input .* \(input_scaling=, --scaling=\): none, unit"
+    ):
+        pretrained.load("resnet50", tmp_path / "weights")
+    with pytest.raises(ValueError, match="is a folder, not a file of weights"):
+        pretrained.load("resnet50", tmp_path)
+    with pytest.raises(ValueError, match=r"num_outputs=0: give a whole number from 1 on"):
+        pretrained.load("resnet50", tmp_path / "weights", num_outputs=0, input_scaling="tf")
     with pytest.raises(ValueError, match="input scaling 'imagenet': choose one of none, unit, tf"):
         pretrained.load("resnet50", tmp_path / "weights", input_scaling="imagenet")
     with pytest.raises(ValueError, match="stem 'mean': choose one of"):
-        pretrained.load("resnet50", tmp_path / "weights", stem="mean", **NARROW["resnet50"])
-    with pytest.raises(ValueError, match="as resnet50v2: the network has no counterpart in torchvision"):
-        pretrained.load("resnet50v2", tmp_path / "weights")
+        pretrained.load(
+            "resnet50", tmp_path / "weights", stem="mean", input_scaling="torch", **NARROW["resnet50"]
+        )
+    with pytest.raises(
+        ValueError,
+        match=r"as resnet50v2: this network, or .* has no counterpart in torchvision",
+    ):
+        pretrained.load("resnet50v2", tmp_path / "weights", input_scaling="tf")
     with pytest.raises(ValueError, match=r"as resnet101: the file lacks .* of the network's tensors"):
-        pretrained.load("resnet101", tmp_path / "weights", width=4, stage_sizes=(3, 1, 1, 1))
+        pretrained.load(
+            "resnet101", tmp_path / "weights", input_scaling="tf", width=4, stage_sizes=(3, 1, 1, 1)
+        )
 
 
 def test_public_weights_are_of_networks_that_can_take_them():
@@ -248,6 +275,12 @@ def test_channels_as_images_of_their_own():
     assert pretrained.channels_as_images(images, pretrained.SCALINGS["tf"], size=12).shape == (10, 12, 12, 3)
     rows = pretrained.join_channels(jnp.arange(20.0).reshape(10, 2), 5)
     np.testing.assert_array_equal(rows, np.arange(20.0).reshape(2, 10))
+    with pytest.raises(ValueError, match=r"features of shape \(10, 7, 7, 4\): join_channels takes"):
+        pretrained.join_channels(jnp.zeros((10, 7, 7, 4)), 5)
+    with pytest.raises(ValueError, match="9 rows of features are no multiple of 5 channels"):
+        pretrained.join_channels(jnp.zeros((9, 4)), 5)
+    with pytest.raises(ValueError, match=r"channels_as_images takes \(B, H, W, C\); got shape \(9, 9, 5\)"):
+        pretrained.channels_as_images(images[0], pretrained.SCALINGS["tf"])
 
 
 def test_the_script_saves_what_a_training_starts_from(tmp_path):

@@ -251,3 +251,31 @@ def test_summary_counts_multiplications_and_additions():
     ):
         found = summarize(models.create(name, num_outputs=1000), (224, 224, 3))
         assert round(found.flops / 2e9, 2) == expected, name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_outputs": 0}, "num_outputs=0: give a whole number from 1 on"),
+        ({"num_outputs": 7.0}, r"num_outputs=7.0: give a whole number from 1 on"),
+        ({"width": -4}, "width=-4: give a whole number from 1 on"),
+        ({"dropout": 1.5}, r"dropout=1.5: give a rate of at least 0 and below 1"),
+        ({"dtype": jnp.int32}, "dtype=.*int32.*: give a floating type"),
+    ],
+)
+def test_values_that_no_network_can_have(options, message):
+    with pytest.raises(ValueError, match=f"model 'vgg16': {message}"):
+        models.create("vgg16", **{"num_outputs": 3, **options})
+
+
+def test_images_that_no_network_takes():
+    module = models.create("vgg16", num_outputs=3, width=2, fc_units=4)
+    for images, message in (
+        (jnp.ones((2, 32, 32, 0)), r"at least one channel; got shape \(2, 32, 32, 0\)"),
+        (jnp.ones((2, 32, 32, 3), jnp.uint8), "takes floating-point images; got uint8: scale them first"),
+        (jnp.ones((2, 31, 40, 3)), "at least 32 x 32 pixels; got 31 x 40"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            jax.eval_shape(module.init, KEY, images)
+    variables = drawn(shapes(module, (32, 32, 3))[0])
+    assert module.apply(variables, jnp.ones((0, 32, 32, 3)))["logits"].shape == (0, 3)

@@ -49,21 +49,22 @@ def test_a_training_starts_from_them_with_a_new_head(folder):
 
 
 def test_what_does_not_fit(folder, tmp_path):
+    wanted = "holds weights for 2 channels, the images have 5; import them with --channels=5"
+    with pytest.raises(ValueError, match=wanted):
+        weights.check_fit(network()[0], 5, folder)
+    with pytest.raises(ValueError, match=r"these weights need model.width=2, not 4"):
+        weights.check_fit(network(width=4)[0], 2, folder)
+    with pytest.raises(ValueError, match="holds weights of resnet50, not of AlexNet"):
+        weights.check_fit(models.create("alexnet", num_outputs=3), 2, folder)
+    with pytest.raises(
+        ValueError, match=r"no weights.json; experiments/import_weights.py makes such a folder"
+    ):
+        weights.check_fit(network()[0], 2, tmp_path)
     module, state = network(channels=5)
     with pytest.raises(
         ValueError, match=r"conv1/kernel has shape \(7, 7, 2, 2\), the network needs \(7, 7, 5, 2\)"
     ):
         weights.begin(state, module, folder)
-    module, state = network(width=4)
-    with pytest.raises(ValueError, match=r"these weights need model.width=2, not 4"):
-        weights.begin(state, module, folder)
-    other = models.create("alexnet", num_outputs=3)
-    with pytest.raises(ValueError, match="holds weights of resnet50, not of a AlexNet"):
-        weights.begin(state, other, folder)
-    with pytest.raises(
-        ValueError, match=r"no weights.json; experiments/import_weights.py makes such a folder"
-    ):
-        weights.begin(state, module, tmp_path)
     with pytest.raises(ValueError, match="is not an empty folder"):
         weights.check_empty(folder)
 
@@ -92,6 +93,10 @@ def test_train_script_starts_from_them(folder, dataset, tmp_path):
     assert "a new head of 7 outputs" in done.stdout
     constants = work.read_json(tmp_path / "run" / "config.json")["constants"]
     assert constants == {"mean": [123.68, 116.779], "std": [1.0, 1.0]}
+    # Resuming needs the weights no more, and keeps the scaling that the run began with.
+    again = run_script("train.py", *arguments, "--config.start_from=gone", f"--workdir={tmp_path / 'run'}")
+    assert again.returncode == 0, again.stderr
+    assert work.read_json(tmp_path / "run" / "config.json")["constants"] == constants
     refused = run_script("train.py", *arguments, f"--workdir={tmp_path / 'other'}")
     assert "'pretrained' is the scaling of imported weights: set start_from" in refused.stderr
 

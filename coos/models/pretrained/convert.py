@@ -161,7 +161,7 @@ def fill(
     wanted = {path: roles for path, roles in by_layer(shapes).items() if path not in fresh}
     _complain_about_names(found, wanted, surplus)
     return {
-        path: {role: _checked(found[path][role], leaf.shape) for role, leaf in roles.items()}
+        path: {role: _checked(found[path][role], role, leaf.shape) for role, leaf in roles.items()}
         for path, roles in wanted.items()
     }
 
@@ -181,7 +181,7 @@ def _complain_about_names(
             + (f"; and has {len(extra)} that it does not know: {_some(extra)}" if extra else "")
         )
     if extra:
-        raise ValueError(f"the file has {len(extra)} tensors that the network lacks: {_some(extra)}")
+        raise ValueError(f"the network has no place for {len(extra)} of the file's tensors: {_some(extra)}")
 
 
 def _some(names: Sequence[str]) -> str:
@@ -210,7 +210,7 @@ def to_variables(layers: dict[tuple[str, ...], dict[str, Any]]) -> dict[str, Any
     return {name: tree for name, tree in variables.items() if tree}
 
 
-def _checked(tensor: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+def _checked(tensor: Tensor, role: str, shape: tuple[int, ...]) -> np.ndarray:
     """The tensor as float32; ValueError where its shape (in our order of axes) is another, or it is not finite."""
     if tensor.value.shape != tuple(shape):
         raise ValueError(
@@ -220,4 +220,6 @@ def _checked(tensor: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     value = np.ascontiguousarray(tensor.value, dtype=np.float32)
     if not np.isfinite(value).all():
         raise ValueError(f"tensor {tensor.name!r} holds NaN or infinite values")
+    if role == "var" and (value < 0).any():
+        raise ValueError(f"tensor {tensor.name!r}, a running variance, holds negative values")
     return value

@@ -2,6 +2,7 @@
 
 import inspect
 import pathlib
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ import numpy as np
 from coos import models, registry
 from coos.models.layers import WeightSource
 from coos.models.pretrained import convert, download, files, known, scaling
+from coos.models.pretrained.keras_files import KerasWeights
 from coos.models.pretrained.scaling import Scaling
 
 IMAGE_SIZE = 224
@@ -65,7 +67,8 @@ def load(
         num_outputs: of a new head, drawn at random; None keeps the file's own.
         channels: input channels; the first kernel's three are spread over them as `stem` says. None: the file's.
         stem: "cyclic" or "rescaled" (`scaling.adapt_stem`).
-        input_scaling: name in `scaling.SCALINGS`; None takes that of the public weights, or "none" for a file.
+        input_scaling: name in `scaling.SCALINGS`. Public weights have theirs; for a file it must be said. (A Keras
+            EfficientNet scales its input itself: "torch" with ImageNet weights, "unit" when trained from scratch.)
         seed: of what is drawn at random.
         cache_dir: where downloads are kept (default: $COOS_CACHE or ~/.cache/coos/weights).
         options: of the network. `variant` follows the file unless given.
@@ -77,53 +80,74 @@ def load(
     architecture = registry.lookup("coos.models", network)
     if not hasattr(architecture, "layout"):
         raise ValueError(f"{network} has no public weights; {', '.join(importable())} have")
-    path, default_scaling = _locate(network, weights, cache_dir)
-    rule = scaling.named(input_scaling or default_scaling)
+    path, own_scaling = _locate(network, weights, cache_dir)
+    if input_scaling is None and own_scaling is None:
+        raise ValueError(
+            f"{path}: say which input these weights were trained with (input_scaling=, --scaling=): "
+            f"{', '.join(scaling.SCALINGS)}"
+        )
+    rule = scaling.named(input_scaling or str(own_scaling))
     read = files.read(path)
     try:
-        return _import(architecture, network, read, path, num_outputs, channels, stem, rule, seed, options)
+        options = {**_variant(architecture, read), **options}
+        outputs = _outputs(architecture, network, read, options) if num_outputs is None else num_outputs
+        module = models.create(network, num_outputs=outputs, **options)
+        new_head = num_outputs is not None
+        variables, fresh, used = _fill(
+            architecture, module, read, channels=channels, stem=stem, rule=rule, new_head=new_head, seed=seed
+        )
+        return Imported(module, variables, scaling.for_channels(rule, used), options, fresh, path)
     except ValueError as error:
         raise ValueError(f"{path}, as {network}: {error}") from error
 
 
 def _locate(
     network: str, weights: str | pathlib.Path, cache_dir: str | pathlib.Path | None
-) -> tuple[pathlib.Path, str]:
-    """The file, and the name of its input scaling."""
+) -> tuple[pathlib.Path, str | None]:
+    """The file, and the name of its input scaling if it is known."""
     path = pathlib.Path(weights)
     if path.is_file():
-        return path, "none"
+        return path, None
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not a file of weights")
     if path.suffix or path.parent != pathlib.Path("."):
         raise ValueError(f"{path}: no such file")
     public = known.lookup(network, str(weights))
     return download.fetch(public.url, checksum=public.checksum, cache_dir=cache_dir), public.scaling
 
 
-def _import(architecture, network, read, path, num_outputs, channels, stem, rule, seed, options) -> Imported:
-    options = {**_variant(architecture, read), **options}
-    outputs = num_outputs or _outputs(architecture, network, read, options)
-    module = models.create(network, num_outputs=outputs, **options)
+def _fill(
+    architecture: ModuleType,
+    module: nn.Module,
+    read: files.TorchWeights | KerasWeights,
+    *,
+    channels: int | None,
+    stem: str,
+    rule: Scaling,
+    new_head: bool,
+    seed: int,
+) -> tuple[dict[str, Any], list[str], int]:
+    """Variables of the module from the tensors of a file, the layers drawn at random, and the input channels."""
     sources = architecture.layout(module)
     found, surplus = _find(architecture, read, sources)
     given = _stem_channels(found, sources)
     channels = given if channels is None else channels
     if given not in (3, channels):
         raise ValueError(
-            f"its first layer has {given} input channels; only three can be spread over {channels}"
+            f"its first layer takes {given} channels, not {channels}; only from three can others be made"
         )
     shapes = _shapes(module, given)
-    fresh = _fresh_layers(found, sources, new_head=num_outputs is not None)
+    fresh = _fresh_layers(found, sources, new_head=new_head)
     layers = convert.fill(found, surplus, shapes, fresh=fresh)
     _change_stem(layers, sources, channels, stem=stem, reverse=rule.reversed_stem)
     if fresh:
         drawn = convert.by_layer(_draw(module, channels, seed))
         layers |= {layer: drawn[layer] for layer in fresh}
     variables = convert.to_variables({layer: layers[layer] for layer in convert.by_layer(shapes)})
-    names = sorted("/".join(layer) for layer in fresh)
-    return Imported(module, variables, scaling.for_channels(rule, channels), options, names, path)
+    return variables, sorted("/".join(layer) for layer in fresh), channels
 
 
-def _variant(architecture: Any, read: Any) -> dict[str, str]:
+def _variant(architecture: ModuleType, read: Any) -> dict[str, str]:
     """The option `variant` that goes with the file's library, where the network has variants of both."""
     if "variant" not in inspect.signature(architecture.create).parameters:
         return {}
@@ -133,11 +157,11 @@ def _variant(architecture: Any, read: Any) -> dict[str, str]:
 def _find(architecture: Any, read: Any, sources: list[WeightSource]) -> tuple[convert.Found, list[str]]:
     if isinstance(read, files.TorchWeights):
         if all(source.torch is None for source in sources):
-            raise ValueError("the network has no counterpart in torchvision")
+            raise ValueError("this network, or this variant of it, has no counterpart in torchvision")
         ignored = getattr(architecture, "IGNORED_TENSORS", ())
         return convert.from_torch(read.tensors, sources, ignored=ignored)
     if all(source.keras is None for source in sources):
-        raise ValueError("the network has no counterpart in Keras")
+        raise ValueError("this network, or this variant of it, has no counterpart in Keras")
     return convert.from_keras(read, sources)
 
 
@@ -145,7 +169,7 @@ def _outputs(architecture: Any, network: str, read: Any, options: dict[str, Any]
     """Number of outputs of the file's own head."""
     sources = architecture.layout(models.create(network, num_outputs=1, **options))
     head = _find(architecture, read, sources)[0][sources[-1].path]
-    if "bias" not in head:
+    if "bias" not in head or head["bias"].value.ndim != 1:
         raise ValueError(
             "the file holds no classifier; say how many outputs a new one shall have (num_outputs)"
         )
@@ -167,7 +191,7 @@ def _draw(module: nn.Module, channels: int, seed: int) -> Any:
 def _stem_channels(found: convert.Found, sources: list[WeightSource]) -> int:
     """Input channels of the file's first convolution (3 where it is missing or no convolution)."""
     kernel = found[sources[0].path].get("kernel")
-    return kernel.value.shape[2] if kernel is not None and kernel.value.ndim == 4 else 3
+    return (kernel.value.shape[2] if kernel is not None and kernel.value.ndim == 4 else 0) or 3
 
 
 def _fresh_layers(found: convert.Found, sources: list[WeightSource], *, new_head: bool) -> set:

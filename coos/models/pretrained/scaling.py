@@ -80,6 +80,8 @@ def channels_as_images(images: Array, scaling: Scaling, *, size: int | None = No
     repeated over red, green and blue, and scaled. With the scaling "tf" the network sees [-1, 1], as in Bornholdt
     2021; the thesis' 6,400 EfficientNet-B0 features are 5 channels x 1,280 of these images (`size=224`).
     """
+    if images.ndim != 4:
+        raise ValueError(f"channels_as_images takes (B, H, W, C); got shape {images.shape}")
     batch, height, width, channels = images.shape
     grey = jnp.moveaxis(images, -1, 1).reshape(batch * channels, height, width, 1).astype(jnp.float32)
     if size is not None:
@@ -88,5 +90,15 @@ def channels_as_images(images: Array, scaling: Scaling, *, size: int | None = No
 
 
 def join_channels(features: Array, channels: int) -> Array:
-    """Features of `channels_as_images` (B * C, F) as one row per image, channel after channel: (B, C * F)."""
+    """Features of `channels_as_images` (B * C, F) as one row per image, channel after channel: (B, C * F).
+
+    Raises ValueError for feature maps (pool them first) and for rows that are no multiple of `channels`.
+    """
+    if features.ndim != 2:
+        raise ValueError(
+            f"features of shape {features.shape}: join_channels takes (B * C, F); "
+            "make vectors of maps with coos.models.layers.pool_features"
+        )
+    if channels < 1 or len(features) % channels:
+        raise ValueError(f"{len(features)} rows of features are no multiple of {channels} channels")
     return features.reshape(-1, channels * features.shape[-1])
