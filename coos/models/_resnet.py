@@ -206,3 +206,29 @@ def layout(module: ResNet) -> list[WeightSource]:
             if block == 0 or not layer.startswith("shortcut")
         ]
     return sources + [source(("logits",), "dense", "fc", "predictions")]
+
+
+def create(
+    num_outputs: int,
+    *,
+    stage_sizes: tuple[int, ...],
+    width: int = 64,
+    variant: str = "torchvision",
+    head: str = "global",
+    momentum: float | None = None,
+    epsilon: float | None = None,
+    dtype: Any = jnp.float32,
+    axis_name: str | None = None,
+) -> ResNet:
+    """A ResNet with the options of `ResNet`."""
+    return ResNet(
+        num_outputs,
+        stage_sizes=tuple(stage_sizes),
+        width=width,
+        variant=variant,
+        head=head,
+        momentum=momentum,
+        epsilon=epsilon,
+        dtype=dtype,
+        axis_name=axis_name,
+    )

@@ -106,6 +106,7 @@ def convolution(
         (stride, stride),
         padding="SAME" if variant == "keras" else [(margin, margin)] * 2,
         feature_group_count=channels if depthwise else 1,
+        conv_general_dilated=layers.depthwise_convolution if depthwise else None,
         kernel_init=kernel_init(variant, depthwise=depthwise),
         **options,
     )

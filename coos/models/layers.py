@@ -4,8 +4,9 @@ All images are (B, H, W, C). Sizes follow PyTorch's floor rule unless a function
 """
 
 import functools
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -91,6 +92,36 @@ def adaptive_average_pool(x: Array, size: int) -> Array:
     if x.shape[1:3] == (size, size):
         return x
     return jnp.einsum("ih,bhwc,jw->bijc", weights(x.shape[1]), x, weights(x.shape[2]))
+
+
+def depthwise_convolution(
+    x: Array, kernel: Array, strides: Sequence[int], padding: Any, **options: Any
+) -> Array:
+    """`lax.conv_general_dilated` for kernels (k, k, 1, C) on (B, H, W, C), one filter per channel.
+
+    On CPUs it is written out as k * k shifted products: XLA's own takes 20 to 50 times as long there, and 5 to 20
+    times as long backward. Given to `nn.Conv` as its `conv_general_dilated`.
+    """
+    window = kernel.shape[:2]
+    pads = (
+        jax.lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
+        if isinstance(padding, str)
+        else padding
+    )
+
+    def library(x: Array, kernel: Array) -> Array:
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+    def written_out(x: Array, kernel: Array) -> Array:
+        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+        last = [(n - k) // s * s + 1 for n, k, s in zip(x.shape[1:3], window, strides, strict=True)]
+        taps = itertools.product(range(window[0]), range(window[1]))
+        return sum(
+            x[:, i : i + last[0] : strides[0], j : j + last[1] : strides[1]] * kernel[i, j, 0]
+            for i, j in taps
+        )
+
+    return jax.lax.platform_dependent(x, kernel, cpu=written_out, default=library)
 
 
 def flatten(x: Array) -> Array:

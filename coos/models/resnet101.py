@@ -14,39 +14,14 @@ Trainable parameters, three channels and 1000 classes: 44,549,160 in torchvision
 42,934,673, the ResNet-101 of Hofmarcher et al. 2019 (Table 2), whose code has head="pool7".
 """
 
-from typing import Any
+import functools
 
-import jax.numpy as jnp
-
-from coos.models import layers
-from coos.models._resnet import ResNet, layout
+from coos.models import _resnet, layers
+from coos.models._resnet import layout
 
 PUBLISHED = layers.Published("He 2016; Hofmarcher 2019, Table 2", (520, 696, 5), 209, 42_934_673)
 
 __all__ = ["create", "layout"]
 
 
-def create(
-    num_outputs: int,
-    *,
-    stage_sizes: tuple[int, ...] = (3, 4, 23, 3),
-    width: int = 64,
-    variant: str = "torchvision",
-    head: str = "global",
-    momentum: float | None = None,
-    epsilon: float | None = None,
-    dtype: Any = jnp.float32,
-    axis_name: str | None = None,
-) -> ResNet:
-    """ResNet-101 with the options of `_resnet.ResNet`."""
-    return ResNet(
-        num_outputs,
-        stage_sizes=tuple(stage_sizes),
-        width=width,
-        variant=variant,
-        head=head,
-        momentum=momentum,
-        epsilon=epsilon,
-        dtype=dtype,
-        axis_name=axis_name,
-    )
+create = functools.partial(_resnet.create, stage_sizes=(3, 4, 23, 3))

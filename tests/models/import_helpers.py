@@ -35,6 +35,29 @@ def drawn(tree):
     return jax.tree_util.tree_map_with_path(draw, tree)
 
 
+def output_and_variables(model, shape, **options):
+    """Shapes of (output, variables) for a batch of `shape`, without computing anything."""
+    return jax.eval_shape(lambda: model.init_with_output(KEY, jnp.ones(shape), **options))
+
+
+def initial_layers(model, shape, names):
+    """First parameters of some layers; XLA leaves out the others."""
+    compiled = jax.jit(lambda key, x: [model.init(key, x)["params"][name] for name in names])
+    return dict(zip(names, jax.device_get(compiled(KEY, jnp.ones(shape))), strict=True))
+
+
+def normal(model, shape, scale, mean=0.0):
+    """Normal parameters drawn by NumPy, in float64."""
+    generator = np.random.default_rng(0)
+    params = output_and_variables(model, shape)[1]["params"]
+    return jax.tree.map(lambda x: generator.normal(mean, scale, x.shape), params)
+
+
+def single(tree):
+    """Parameters as variables for a network, in float32."""
+    return {"params": jax.tree.map(np.float32, tree)}
+
+
 def initial_parameters(model, image_shape):
     """First values of the parameters."""
     return jax.jit(lambda key, x: model.init(key, x)["params"])(KEY, jnp.ones((1, *image_shape)))

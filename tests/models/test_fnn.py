@@ -4,37 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from import_helpers import KEY, initial_layers, normal, output_and_variables, single
 
 from coos import models
 
-KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles several times faster than the default generator
-
-
-def shapes(model, shape):
-    """Shapes of (output, variables), without computing anything."""
-    return jax.eval_shape(lambda: model.init_with_output(KEY, jnp.ones(shape)))
-
-
-def initial(model, shape, names):
-    """Initial parameters of some layers; XLA leaves out the others."""
-    compiled = jax.jit(lambda key, x: [model.init(key, x)["params"][name] for name in names])
-    return dict(zip(names, jax.device_get(compiled(KEY, jnp.ones(shape))), strict=True))
-
-
-def drawn(model, shape, scale):
-    """Parameters drawn by NumPy, in float64."""
-    generator = np.random.default_rng(0)
-    params = shapes(model, shape)[1]["params"]
-    return jax.tree.map(lambda x: generator.normal(0, scale, x.shape), params)
-
-
-def single(tree):
-    """As variables for the network."""
-    return {"params": jax.tree.map(np.float32, tree)}
-
 
 def test_published_parameter_count_and_sizes():
-    output, variables = shapes(models.create("fnn", num_outputs=209, dtype=jnp.bfloat16), (3, 1783))
+    output, variables = output_and_variables(
+        models.create("fnn", num_outputs=209, dtype=jnp.bfloat16), (3, 1783)
+    )
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == 12_474_577
     assert {name: x.shape for name, x in output["features"].items()} == dict.fromkeys(
         ("fc1", "fc2", "fc3"), (3, 2048)
@@ -48,7 +26,7 @@ def test_forward_pass_equals_a_slow_one(normalize_samples):
     model = models.create("fnn", num_outputs=3, units=8, normalize_samples=normalize_samples)
     generator = np.random.default_rng(0)
     vectors = generator.normal(2, 3, size=(5, 7)).astype(np.float32)
-    params = drawn(model, vectors.shape, 1.0)
+    params = normal(model, vectors.shape, 1.0)
     output = jax.jit(model.apply)(single(params), vectors)
     x = vectors.astype(float)
     if normalize_samples:
@@ -62,7 +40,7 @@ def test_forward_pass_equals_a_slow_one(normalize_samples):
 
 def test_a_constant_sample_is_normalized_to_zeros():
     model = models.create("fnn", num_outputs=3, units=4, normalize_samples=True)
-    params = drawn(model, (1, 6), 1.0)
+    params = normal(model, (1, 6), 1.0)
     constant, zeros = (model.apply(single(params), jnp.full((1, 6), value))["logits"] for value in (7.0, 0.0))
     np.testing.assert_array_equal(constant, zeros)
     plain = models.create("fnn", num_outputs=3, units=4)
@@ -71,7 +49,7 @@ def test_a_constant_sample_is_normalized_to_zeros():
 
 def test_initial_values():
     sums = {"fc1": 240, "fc3": 300, "logits": 250}
-    params = initial(models.create("fnn", num_outputs=100, units=150), (1, 90), list(sums))
+    params = initial_layers(models.create("fnn", num_outputs=100, units=150), (1, 90), list(sums))
     for layer, fans in sums.items():
         kernel = params[layer]["kernel"]
         np.testing.assert_allclose(kernel.std(), np.sqrt(2 / fans), rtol=0.03, err_msg=layer)
@@ -99,6 +77,6 @@ def test_errors():
     model = models.create("fnn", num_outputs=3, units=4)
     for shape in ((1, 8, 8, 2), (5,), (5, 0)):
         with pytest.raises(ValueError, match=r"FNN takes feature vectors \(batch, features\); got shape \("):
-            shapes(model, shape)
+            output_and_variables(model, shape)
     with pytest.raises(ValueError, match="FNN takes floating-point features; got int32: convert them first"):
         model.init(KEY, jnp.ones((2, 3), jnp.int32))

@@ -5,36 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from import_helpers import KEY, initial_layers, normal, output_and_variables, single
 
 from coos import models
 from coos.models import gapnet, layers
 
-KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles several times faster than the default generator
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 NARROW = {"num_outputs": 3, "width": 2, "fc_units": 5}
-
-
-def shapes(model, shape):
-    """Shapes of (output, variables), without computing anything."""
-    return jax.eval_shape(lambda: model.init_with_output(KEY, jnp.ones(shape)))
-
-
-def initial(model, shape, names):
-    """Initial parameters of some layers; XLA leaves out the others."""
-    compiled = jax.jit(lambda key, x: [model.init(key, x)["params"][name] for name in names])
-    return dict(zip(names, jax.device_get(compiled(KEY, jnp.ones(shape))), strict=True))
-
-
-def drawn(model, shape, scale):
-    """Parameters drawn by NumPy, in float64."""
-    generator = np.random.default_rng(0)
-    params = shapes(model, shape)[1]["params"]
-    return jax.tree.map(lambda x: generator.normal(0, scale, x.shape), params)
-
-
-def single(tree):
-    """As variables for the network."""
-    return {"params": jax.tree.map(np.float32, tree)}
 
 
 @pytest.mark.parametrize(
@@ -46,12 +23,12 @@ def single(tree):
     ],
 )
 def test_published_parameter_counts(name, shape, expected):
-    _, variables = shapes(models.create(name, num_outputs=209), shape)
+    _, variables = output_and_variables(models.create(name, num_outputs=209), shape)
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == expected
 
 
 def test_published_sizes_of_the_layers():
-    output, _ = shapes(models.create("gapnet", num_outputs=209), (2, 520, 692, 5))
+    output, _ = output_and_variables(models.create("gapnet", num_outputs=209), (2, 520, 692, 5))
     sizes = {name: x.shape[1:] for name, x in output["features"].items()}
     convolutions = [f"conv{i}" for i in range(1, 11)]
     assert [sizes[name] for name in convolutions] == (
@@ -65,7 +42,9 @@ def test_published_sizes_of_the_layers():
 
 
 def test_published_sizes_of_the_single_cell_network():
-    output, _ = shapes(models.create("sc_cnn", num_outputs=209, dtype=jnp.bfloat16), (2, 96, 96, 5))
+    output, _ = output_and_variables(
+        models.create("sc_cnn", num_outputs=209, dtype=jnp.bfloat16), (2, 96, 96, 5)
+    )
     sizes = {name: x.shape[1:3] for name, x in output["features"].items()}
     assert (sizes["pool1"], sizes["pool2"], sizes["pool3"], sizes["conv10"]) == (
         (24, 24),
@@ -83,14 +62,16 @@ def test_published_sizes_of_the_single_cell_network():
 )
 def test_smallest_image(name, options, size, monkeypatch):
     model = models.create(name, **NARROW, **options)
-    output, _ = shapes(model, (1, size, size, 1))
+    output, _ = output_and_variables(model, (1, size, size, 1))
     assert min(x.size for x in output["features"].values()) > 0
     for height, width in ((size - 1, size), (size, size - 1)):
         message = f"GapNet takes images of at least {size} x {size} pixels; got {height} x {width}"
         with pytest.raises(ValueError, match=message):
-            shapes(model, (1, height, width, 1))
+            output_and_variables(model, (1, height, width, 1))
     monkeypatch.setattr(layers, "check_images", lambda *args, **kwargs: None)
-    output, _ = shapes(model, (1, size - 1, size, 1))  # without the check: nothing left to average
+    output, _ = output_and_variables(
+        model, (1, size - 1, size, 1)
+    )  # without the check: nothing left to average
     assert output["features"]["pool3"].size == 0
 
 
@@ -144,7 +125,7 @@ def test_forward_pass_equals_a_slow_one(name, dilations, padding):
     model = models.create(name, **NARROW)
     generator = np.random.default_rng(0)
     images = generator.normal(size=(2, 75, 62, 2)).astype(np.float32)
-    params = drawn(model, images.shape, 0.3)
+    params = normal(model, images.shape, 0.3)
     output = jax.jit(model.apply)(single(params), images)
     features, logits = slow_gapnet(params, images.astype(float), dilations=dilations, padding=padding)
     for layer, expected in features.items():
@@ -156,7 +137,9 @@ def test_forward_pass_equals_a_slow_one(name, dilations, padding):
 
 def one_tap(model, shape, corner=()):
     """Parameters of one channel whose convolutions have a single 1: in the centre, or for `corner` in the top left."""
-    params = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes(model, shape)[1]["params"])
+    params = jax.tree.map(
+        lambda x: np.zeros(x.shape, np.float32), output_and_variables(model, shape)[1]["params"]
+    )
     for i in range(1, 11):
         tap = 0 if f"conv{i}" in corner else 1
         params[f"conv{i}"]["kernel"][tap, tap, 0, 0] = 1
@@ -200,7 +183,7 @@ def test_initial_values(linear_init):
     fans = {"conv7": 9 * 32, "fc1": 120, "logits": 400}
     if linear_init == "fan_out":
         fans |= {"fc1": 400, "logits": 30}
-    params = initial(model, (1, 16, 16, 2), list(fans))
+    params = initial_layers(model, (1, 16, 16, 2), list(fans))
     for layer, expected in fans.items():
         kernel = params[layer]["kernel"]
         np.testing.assert_allclose(kernel.std(), expected**-0.5, rtol=0.03, err_msg=layer)
@@ -224,7 +207,7 @@ def test_alpha_dropout_keeps_mean_and_variance(rate):
 def test_dropout_only_in_training_and_between_the_layers():
     model, published = models.create("gapnet", **NARROW, dropout=0.4), models.create("gapnet", **NARROW)
     images = np.random.default_rng(0).normal(size=(4, 16, 16, 1)).astype(np.float32)
-    variables = single(drawn(model, images.shape, 0.3))
+    variables = single(normal(model, images.shape, 0.3))
     apply = jax.jit(lambda v, x, key: model.apply(v, x, train=True, rngs={"dropout": key}))
     moving = apply(variables, images, KEY)
     still = jax.jit(lambda v, x: published.apply(v, x, train=True))(
@@ -245,7 +228,7 @@ def test_errors():
         ({"dilations": [2, 2]}, "dilations .* give three, of conv8, conv9 and conv10"),
     ):
         with pytest.raises(ValueError, match=message):
-            shapes(models.create("gapnet", **NARROW, **options), (1, 16, 16, 1))
+            output_and_variables(models.create("gapnet", **NARROW, **options), (1, 16, 16, 1))
     with pytest.raises(ValueError, match=r"rate 1\.0: choose 0 <= rate < 1"):
         gapnet.alpha_dropout(KEY, jnp.ones(3), rate=1.0)
     with pytest.raises(ValueError, match="'sc_cnn' has no option 'dilations'"):

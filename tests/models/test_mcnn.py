@@ -4,35 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from import_helpers import initial_layers, normal, output_and_variables, single
 
 from coos import models
 from coos.models import layers
 
-KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles several times faster than the default generator
 NARROW = {"num_outputs": 3, "widths": (1, 2, 1, 2, 1, 2, 3), "mix_units": 4, "fc_units": 5}
-
-
-def shapes(model, shape):
-    """Shapes of (output, variables), without computing anything."""
-    return jax.eval_shape(lambda: model.init_with_output(KEY, jnp.ones(shape)))
-
-
-def initial(model, shape, names):
-    """Initial parameters of some layers; XLA leaves out the others."""
-    compiled = jax.jit(lambda key, x: [model.init(key, x)["params"][name] for name in names])
-    return dict(zip(names, jax.device_get(compiled(KEY, jnp.ones(shape))), strict=True))
-
-
-def drawn(model, shape, scale):
-    """Parameters drawn by NumPy, in float64; more positive than negative, so that few units are dead."""
-    generator = np.random.default_rng(0)
-    params = shapes(model, shape)[1]["params"]
-    return jax.tree.map(lambda x: generator.normal(0.1, scale, x.shape), params)
-
-
-def single(tree):
-    """As variables for the network."""
-    return {"params": jax.tree.map(np.float32, tree)}
 
 
 @pytest.mark.parametrize(
@@ -46,12 +23,14 @@ def single(tree):
     ],
 )
 def test_published_parameter_counts(shape, num_outputs, expected):
-    _, variables = shapes(models.create("mcnn", num_outputs=num_outputs), shape)
+    _, variables = output_and_variables(models.create("mcnn", num_outputs=num_outputs), shape)
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == expected
 
 
 def test_published_sizes_of_the_layers():
-    output, variables = shapes(models.create("mcnn", num_outputs=209, dtype=jnp.bfloat16), (2, 520, 692, 5))
+    output, variables = output_and_variables(
+        models.create("mcnn", num_outputs=209, dtype=jnp.bfloat16), (2, 520, 692, 5)
+    )
     widths = {
         "scale1": 16,
         "scale2": 16,
@@ -80,15 +59,15 @@ def test_published_sizes_of_the_layers():
 @pytest.mark.parametrize(("options", "size"), [({}, 128), ({"widths": (1, 1, 1)}, 8)])
 def test_smallest_image(options, size, monkeypatch):
     model = models.create("mcnn", **{**NARROW, **options})
-    output, _ = shapes(model, (1, size, size, 1))
+    output, _ = output_and_variables(model, (1, size, size, 1))
     assert min(x.size for x in output["features"].values()) > 0
     for height, width in ((size - 1, size), (size, size - 1)):
         message = f"MCNN takes images of at least {size} x {size} pixels; got {height} x {width}"
         with pytest.raises(ValueError, match=message):
-            shapes(model, (1, height, width, 1))
+            output_and_variables(model, (1, height, width, 1))
     monkeypatch.setattr(layers, "check_images", lambda *args, **kwargs: None)
     with pytest.raises(ZeroDivisionError):  # without the check: the initial kernel of fc1 would have no rows
-        shapes(model, (1, size - 1, size, 1))
+        output_and_variables(model, (1, size - 1, size, 1))
 
 
 def slow_convolution(x, layer):
@@ -129,7 +108,7 @@ def test_forward_pass_equals_a_slow_one():
     images = generator.normal(size=(2, 150, 270, 2)).astype(
         np.float32
     )  # 2 x 4 at the coarsest scale, with remainders
-    params = drawn(model, images.shape, 0.3)
+    params = normal(model, images.shape, 0.3, mean=0.1)  # more positive than not: few units are dead
     output = jax.jit(lambda v, x: model.apply(v, x, train=True))(single(params), images)
     features, logits = slow_mcnn(params, images.astype(float))
     assert features["pool"].shape == (2, 1, 2, 4)
@@ -144,7 +123,7 @@ def test_forward_pass_equals_a_slow_one():
 def test_initial_values():
     model = models.create("mcnn", num_outputs=40, widths=(8, 16), mix_units=64, fc_units=60)
     sums = {"scale2_conv2": 25 * 32, "fc1": 16 * 64 + 60, "logits": 100}
-    params = initial(model, (1, 16, 16, 2), list(sums))
+    params = initial_layers(model, (1, 16, 16, 2), list(sums))
     for layer, fans in sums.items():
         kernel = params[layer]["kernel"]
         bound = np.sqrt(6 / fans)  # Xavier uniform

@@ -4,46 +4,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from import_helpers import KEY, initial_layers, normal, output_and_variables, single
 
 from coos import models
 from coos.models import layers, milnet
 
-KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles several times faster than the default generator
 NARROW = {"num_outputs": 3, "width": 2, "instance_units": 6}
-
-
-def shapes(model, shape):
-    """Shapes of (output, variables), without computing anything."""
-    return jax.eval_shape(lambda: model.init_with_output(KEY, jnp.ones(shape)))
-
-
-def initial(model, shape, names):
-    """Initial parameters of some layers; XLA leaves out the others."""
-    compiled = jax.jit(lambda key, x: [model.init(key, x)["params"][name] for name in names])
-    return dict(zip(names, jax.device_get(compiled(KEY, jnp.ones(shape))), strict=True))
-
-
-def drawn(model, shape, scale):
-    """Parameters drawn by NumPy, in float64."""
-    generator = np.random.default_rng(0)
-    params = shapes(model, shape)[1]["params"]
-    return jax.tree.map(lambda x: generator.normal(0, scale, x.shape), params)
-
-
-def single(tree):
-    """As variables for the network."""
-    return {"params": jax.tree.map(np.float32, tree)}
 
 
 @pytest.mark.parametrize(("channels", "expected"), [(5, 726_180), (4, 725_892)])
 def test_published_parameter_counts(channels, expected):
-    _, variables = shapes(models.create("milnet", num_outputs=209), (1, 520, 692, channels))
+    _, variables = output_and_variables(models.create("milnet", num_outputs=209), (1, 520, 692, channels))
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == expected
 
 
 def test_published_sizes_of_the_layers():
     model = models.create("milnet", num_outputs=209, dtype=jnp.bfloat16)
-    output, _ = shapes(model, (2, 520, 692, 5))
+    output, _ = output_and_variables(model, (2, 520, 692, 5))
     assert {name: x.shape[1:] for name, x in output["features"].items()} == {
         "input_pool": (259, 345, 5),
         "conv1": (257, 343, 32),
@@ -67,14 +44,14 @@ def test_published_sizes_of_the_layers():
 
 def test_smallest_image(monkeypatch):
     model = models.create("milnet", **NARROW)
-    output, _ = shapes(model, (1, 135, 135, 1))
+    output, _ = output_and_variables(model, (1, 135, 135, 1))
     assert min(x.size for x in output["features"].values()) > 0
     for height, width in ((134, 135), (135, 134)):
         message = f"MilNet takes images of at least 135 x 135 pixels; got {height} x {width}"
         with pytest.raises(ValueError, match=message):
-            shapes(model, (1, height, width, 1))
+            output_and_variables(model, (1, height, width, 1))
     monkeypatch.setattr(layers, "check_images", lambda *args, **kwargs: None)
-    output, _ = shapes(model, (1, 134, 135, 1))  # without the check: no instance left
+    output, _ = output_and_variables(model, (1, 134, 135, 1))  # without the check: no instance left
     assert output["features"]["instances"].size == 0
 
 
@@ -135,7 +112,7 @@ def test_forward_pass_equals_a_slow_one(size, options):
     model = models.create("milnet", **NARROW, second_sigmoid=bool(options), **options)
     generator = np.random.default_rng(0)
     images = generator.normal(size=(2, *size, 2)).astype(np.float32)
-    params = drawn(model, images.shape, 0.3)
+    params = normal(model, images.shape, 0.3)
     output = jax.jit(model.apply)(single(params), images)
     features, logits = slow_milnet(params, images.astype(float), options.get("slope", 10.0))
     pooled = features["noisy_and"]
@@ -150,7 +127,7 @@ def test_forward_pass_equals_a_slow_one(size, options):
 def test_both_outputs_move_the_thresholds():
     model = models.create("milnet", **NARROW)
     images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 135, 135, 1)), jnp.float32)
-    params = single(drawn(model, images.shape, 0.2))["params"]
+    params = single(normal(model, images.shape, 0.2))["params"]
 
     def outputs(threshold):
         output = model.apply({"params": {**params, "threshold": threshold}}, images)
@@ -163,7 +140,7 @@ def test_both_outputs_move_the_thresholds():
 def test_initial_values():
     model = models.create("milnet", num_outputs=20, width=8, instance_units=300)
     sums = {"conv3": 25 * (16 + 16), "conv6": 32 + 300, "logits": 40}
-    params = initial(model, (1, 135, 135, 2), [*sums, "threshold"])
+    params = initial_layers(model, (1, 135, 135, 2), [*sums, "threshold"])
     for layer, fans in sums.items():
         kernel = params[layer]["kernel"]
         np.testing.assert_allclose(kernel.std(), np.sqrt(2 / fans), rtol=0.08, err_msg=layer)
@@ -176,7 +153,9 @@ def test_dropout_is_elementwise_after_the_pools_and_conv6():
     """All convolutions give 1 or pass on what they get, so the dropped elements show in conv6 and in the instances."""
     model = models.create("milnet", num_outputs=4, width=1, instance_units=4)
     images = jnp.zeros((16, 199, 199, 1))
-    params = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes(model, images.shape)[1]["params"])
+    params = jax.tree.map(
+        lambda x: np.zeros(x.shape, np.float32), output_and_variables(model, images.shape)[1]["params"]
+    )
     params["conv5"]["bias"][:] = 1
     params["conv6"]["kernel"][0, 0] = params["instances"]["kernel"][0, 0] = np.eye(4)
     apply = jax.jit(lambda p, x: model.apply({"params": p}, x, train=True, rngs={"dropout": KEY}))

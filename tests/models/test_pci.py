@@ -4,20 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from import_helpers import KEY, output_and_variables
 
 from coos import models
 from coos.models import layers
 
-KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles several times faster than the default generator
 NARROW = {"num_outputs": 1, "width": 6}
 SOURCE = [f"conv{i}_1" for i in range(1, 6)]
 TARGET = ["target1", "target2", "target3"]
 DECODER = [f"conv{i}_1" for i in range(6, 11)]
-
-
-def shapes(model, shape, **options):
-    """Shapes of (output, variables), without computing anything."""
-    return jax.eval_shape(lambda: model.init_with_output(KEY, jnp.ones(shape), **options))
 
 
 def size(tree):
@@ -25,16 +20,18 @@ def size(tree):
 
 
 def test_published_parameter_counts():
-    _, variables = shapes(models.create("pci", num_outputs=1), (1, 64, 64, 3))
+    _, variables = output_and_variables(models.create("pci", num_outputs=1), (1, 64, 64, 3))
     assert size(variables["params"]) == 7_320_609
     assert size(variables["params"]["source_encoder"]) == 3_323_616
     assert size(variables["batch_stats"]) == 2_912
-    _, variables = shapes(models.create("pci", num_outputs=1, source_channels=3), (1, 64, 64, 5))
+    _, variables = output_and_variables(
+        models.create("pci", num_outputs=1, source_channels=3), (1, 64, 64, 5)
+    )
     assert size(variables["params"]) == 7_321_617
 
 
 def test_published_sizes_of_the_layers():
-    output, _ = shapes(models.create("pci", num_outputs=2, dtype=jnp.bfloat16), (2, 64, 64, 3))
+    output, _ = output_and_variables(models.create("pci", num_outputs=2, dtype=jnp.bfloat16), (2, 64, 64, 3))
     sizes = {name: x.shape[1:] for name, x in output["features"].items()}
     widths = [96, 256, 384, 384, 256, 16, 32, 32, 256, 384, 384, 256, 96]
     pixels = [64, 32, 16, 16, 16, 64, 32, 16, 16, 16, 16, 32, 64]
@@ -49,7 +46,7 @@ def test_published_sizes_of_the_layers():
 def random_variables(model, shape, seed=0):
     """Every parameter and statistic drawn, so that none is at a value that hides a mistake."""
     generator = np.random.default_rng(seed)
-    tree = shapes(model, shape)[1]
+    tree = output_and_variables(model, shape)[1]
     params = jax.tree.map(lambda x: generator.normal(0, 0.3, x.shape), tree["params"])
     return {
         "params": params,
@@ -179,18 +176,18 @@ def test_initial_values():
 
 def test_sizes_that_fit_and_errors():
     model = models.create("pci", **NARROW)
-    assert shapes(model, (1, 4, 8, 3))[0]["logits"].shape == (1, 4, 8, 1)
+    assert output_and_variables(model, (1, 4, 8, 3))[0]["logits"].shape == (1, 4, 8, 1)
     for shape, message in (
         ((1, 3, 4, 3), "PairedCellInpainting takes images of at least 4 x 4 pixels; got 3 x 4"),
         ((1, 64, 62, 3), "height and width must be multiples of 4; got 64 x 62: crop or pad them"),
         ((1, 8, 8, 2), "2 source channels and at least one target marker; got 2 channels in all"),
     ):
         with pytest.raises(ValueError, match=message):
-            shapes(model, shape)
+            output_and_variables(model, shape)
     with pytest.raises(
         ValueError, match="takes the 2 channels of source cells; got 3: leave out the target's"
     ):
-        shapes(model, (1, 8, 8, 3), method="encode")
+        output_and_variables(model, (1, 8, 8, 3), method="encode")
     with pytest.raises(ValueError, match="width 32: choose a multiple of 6"):
-        shapes(models.create("pci", num_outputs=1, width=32), (1, 8, 8, 3))
-    assert shapes(model, (1, 7, 9, 2), method="encode")[0]["conv5_1"].shape == (1, 1, 2, 16)
+        output_and_variables(models.create("pci", num_outputs=1, width=32), (1, 8, 8, 3))
+    assert output_and_variables(model, (1, 7, 9, 2), method="encode")[0]["conv5_1"].shape == (1, 1, 2, 16)
