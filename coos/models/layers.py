@@ -116,10 +116,11 @@ def depthwise_convolution(
         x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
         last = [(n - k) // s * s + 1 for n, k, s in zip(x.shape[1:3], window, strides, strict=True)]
         taps = itertools.product(range(window[0]), range(window[1]))
-        return sum(
+        products = [
             x[:, i : i + last[0] : strides[0], j : j + last[1] : strides[1]] * kernel[i, j, 0]
             for i, j in taps
-        )
+        ]
+        return functools.reduce(jnp.add, products)
 
     return jax.lax.platform_dependent(x, kernel, cpu=written_out, default=library)
 

@@ -64,7 +64,7 @@ class VGG16(nn.Module):
                 )
                 features[name] = x = nn.relu(conv(x))
             features[f"pool{block}"] = x = layers.max_pool(x, 2, 2)
-        x = layers.adaptive_average_pool(x, POOLED_SIZE).reshape(x.shape[0], -1)
+        x = layers.flatten(layers.adaptive_average_pool(x, POOLED_SIZE))
         for name in ("fc6", "fc7"):
             features[name] = x = nn.relu(nn.Dense(self.fc_units, name=name, **dense)(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
