@@ -6,12 +6,15 @@
 """
 
 import sys
+import tempfile
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+
+from coos.models.pretrained import convert, keras_files
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
 
@@ -158,7 +161,7 @@ def _random(generator, name, shape):
 
 
 def from_keras(keras_model, module, variables):
-    """`variables` of `module` with the weights of `keras_model`."""
+    """`variables` of `module` with the weights of `keras_model`; its files must be read as the same."""
     ours, used = _ours(variables), set()
     for source in _layout(module):
         layer = keras_model.get_layer(source.keras)
@@ -180,7 +183,31 @@ def from_keras(keras_model, module, variables):
         if layer.weights and type(layer).__name__ != "Normalization"
     }
     assert used == weighted, used ^ weighted
-    return _filled(ours)
+    expected = _filled(ours)
+    for weights in _through_files(keras_model):
+        _assert_read_as(convert.from_keras(weights, _layout(module)), variables, expected)
+    return expected
+
+
+def _through_files(keras_model):
+    """What the two files that Keras writes are read as, and the same without the names of the layers."""
+    with tempfile.TemporaryDirectory() as folder:
+        keras_model.save(f"{folder}/a.h5")
+        keras_model.save_weights(f"{folder}/a.weights.h5")
+        whole, numbered = (keras_files.read_keras(f"{folder}/{name}") for name in ("a.h5", "a.weights.h5"))
+        renamed = {
+            name if name.startswith("normalization") else f"old_{name}": arrays
+            for name, arrays in whole.layers.items()
+        }
+        yield from (whole, numbered, whole._replace(layers=renamed), numbered._replace(layers=None))
+
+
+def _assert_read_as(read, variables, expected):
+    """The package's own way from tensors to variables gives the same."""
+    found, surplus = read
+    filled = convert.to_variables(convert.fill(found, surplus, variables))
+    assert jax.tree.structure(filled) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, filled, expected)
 
 
 def from_torch(state_dict, module, variables):
@@ -195,7 +222,10 @@ def from_torch(state_dict, module, variables):
                 _put(ours, source.path, leaf, _torch_value(source, np.asarray(tensor)))
     expected = {name for name in state_dict if not name.endswith("num_batches_tracked")}
     assert used == expected, used ^ expected
-    return _filled(ours)
+    filled = _filled(ours)
+    tensors = {name: np.asarray(tensor) for name, tensor in state_dict.items()}
+    _assert_read_as(convert.from_torch(tensors, _layout(module)), variables, filled)
+    return filled
 
 
 def _torch_value(source, value):
