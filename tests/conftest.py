@@ -5,7 +5,7 @@ import pathlib
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["PJRT_NPROC"] = "32"  # simulated devices wait for each other: fewer threads than devices deadlock
-# Level 0 compiles in two thirds of the time, which is most of a test's. Scripts under test run as users run them.
+# Level 0 compiles in two thirds of the time, which is most of a test's.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parent.parent / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

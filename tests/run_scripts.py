@@ -13,7 +13,7 @@ def command(script, *arguments):
 
 
 def environment(*, devices=1, **variables):
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     return {**os.environ, "XLA_FLAGS": flags, **variables}
 
 

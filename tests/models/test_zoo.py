@@ -64,7 +64,7 @@ NARROW = {
     "alexnet": ((64, 64, 2), {"width": 8, "fc_units": 128}, 3e-3),
     "googlenet": ((32, 32, 2), {"width": 8}, 1e-2),
 }
-SLOW = ("googlenet", "efficientnet_b0", "milnet", "resnet50", "resnet101", "sc_cnn", "vgg16", "densenet121")
+SLOW = [name for name in NARROW if name not in ("fnn", "mcnn", "deeploc", "alexnet", "pci")]
 DISTINCT = [name for name in NARROW if name not in ("sc_cnn", "resnet101")]  # those are gapnet and resnet50
 NORMALIZED = ("deeploc", "pci", "resnet50", "resnet50v2", "densenet121", "efficientnet_b0", "googlenet")
 UNDROPPED = {"efficientnet_b0": {"drop_connect": 0.0}, "googlenet": {"dropout": 0.0}}
@@ -163,9 +163,10 @@ def train(name, *, steps, dtype):
     return values, params
 
 
-def slow_ones_marked(names):
-    """The networks whose training step compiles in more than ten seconds run with the slow tests."""
-    return [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in names]
+def slow_ones_marked(names, *, fast=()):
+    """The networks whose training step takes long to compile run with the slow tests."""
+    slow = set(SLOW) - set(fast)
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in names]
 
 
 @pytest.mark.parametrize("name", slow_ones_marked(NARROW))
@@ -198,7 +199,7 @@ def test_images_are_independent_in_evaluation(name):
         )
 
 
-@pytest.mark.parametrize("name", NORMALIZED)
+@pytest.mark.parametrize("name", slow_ones_marked(NORMALIZED, fast=("resnet50", "densenet121")))
 @jax.enable_x64(True)
 def test_batch_norm_over_eight_devices_is_that_of_the_whole_batch(name):
     module, variables, images, _ = narrow(name)

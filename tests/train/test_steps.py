@@ -108,6 +108,7 @@ def test_dispatches_and_residence_change_nothing(lengths, resident, dataset, tra
     assert largest_difference(expected, found) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_loop_of_accelerators_equals_the_written_out_one_of_cpus(dataset, training, monkeypatch):
     classifier, optimizer, host = make(dataset, **{"optimizer.learning_rate": 1e-4})
 
