@@ -163,10 +163,9 @@ def train(name, *, steps, dtype):
     return values, params
 
 
-def slow_ones_marked(names, *, fast=()):
+def slow_ones_marked(names):
     """The networks whose training step takes long to compile run with the slow tests."""
-    slow = set(SLOW) - set(fast)
-    return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in names]
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in names]
 
 
 @pytest.mark.parametrize("name", slow_ones_marked(NARROW))
@@ -199,7 +198,7 @@ def test_images_are_independent_in_evaluation(name):
         )
 
 
-@pytest.mark.parametrize("name", slow_ones_marked(NORMALIZED, fast=("resnet50", "densenet121")))
+@pytest.mark.parametrize("name", slow_ones_marked(NORMALIZED))
 @jax.enable_x64(True)
 def test_batch_norm_over_eight_devices_is_that_of_the_whole_batch(name):
     module, variables, images, _ = narrow(name)

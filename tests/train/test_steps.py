@@ -91,7 +91,10 @@ def chunk_inputs(training, host, *, lengths, resident):
     return pipeline.replicate(host), images, chunks
 
 
-@pytest.mark.parametrize(("lengths", "resident"), [((1, 1, 1, 1), True), ((4,), False), ((3, 1), True)])
+@pytest.mark.parametrize(
+    ("lengths", "resident"),
+    [((4,), False), pytest.param((1, 1, 1, 1), True, marks=pytest.mark.slow), ((3, 1), True)],
+)
 def test_dispatches_and_residence_change_nothing(lengths, resident, dataset, training):
     classifier, optimizer, host = make(dataset, **{"optimizer.learning_rate": 1e-4})
     train_chunk = steps.make_train_chunk(classifier.loss, optimizer)
