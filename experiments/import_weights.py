@@ -18,8 +18,8 @@ from absl import app, flags
 
 from coos import console
 from coos.models import pretrained
+from coos.models.summary import count
 from coos.train import weights
-from coos.train.state import num_parameters
 
 _LIST = flags.DEFINE_bool("list", False, "List the networks and their public weights.")
 _NETWORK = flags.DEFINE_string("network", None, "Network, as in --list.")
@@ -51,7 +51,7 @@ def summary(network: str, found: pretrained.Imported) -> str:
     channels = len(found.scaling.offset)
     options = ", ".join(f"{name}={value}" for name, value in found.options.items()) or "none"
     return (
-        f"{network}: {num_parameters(found.variables['params']):,} parameters from {found.source.name}{drawn}\n"
+        f"{network}: {count(found.variables['params']):,} parameters from {found.source.name}{drawn}\n"
         f"options: {options}; {channels} input channels; "
         f"input: (x - {found.scaling.offset}) / {found.scaling.scale} of pixels from 0 to 255"
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from coos import registry
 
@@ -50,10 +51,14 @@ def create(name: str, *, num_outputs: int, **options: Any) -> nn.Module:
     return factory(num_outputs=num_outputs, **options)
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def _check_values(name: str, options: dict[str, Any]) -> None:
     """Counts are whole numbers from 1 on, rates lie in [0, 1), dtypes are floating."""
     for option, value in options.items():
-        if option in COUNTS and value is not None and (type(value) is not int or value < 1):
+        if option in COUNTS and value is not None and (not _is_whole(value) or value < 1):
             raise ValueError(f"model {name!r}: {option}={value!r}: give a whole number from 1 on")
         if option in RATES and value is not None and not 0 <= value < 1:
             raise ValueError(f"model {name!r}: {option}={value!r}: give a rate of at least 0 and below 1")

@@ -102,7 +102,7 @@ def depthwise_convolution(
     On CPUs it is written out as k * k shifted products: XLA's own takes 20 to 50 times as long there, and 5 to 20
     times as long backward. Given to `nn.Conv` as its `conv_general_dilated`.
     """
-    window = kernel.shape[:2]
+    window, dtype = kernel.shape[:2], x.dtype
     pads = (
         jax.lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
         if isinstance(padding, str)
@@ -113,14 +113,15 @@ def depthwise_convolution(
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
     def written_out(x: Array, kernel: Array) -> Array:
-        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+        wide = jnp.promote_types(x.dtype, jnp.float32)  # as XLA's own, sums are made in full precision
+        x, kernel = jnp.pad(x, ((0, 0), *pads, (0, 0))).astype(wide), kernel.astype(wide)
         last = [(n - k) // s * s + 1 for n, k, s in zip(x.shape[1:3], window, strides, strict=True)]
         taps = itertools.product(range(window[0]), range(window[1]))
         products = [
             x[:, i : i + last[0] : strides[0], j : j + last[1] : strides[1]] * kernel[i, j, 0]
             for i, j in taps
         ]
-        return functools.reduce(jnp.add, products)
+        return functools.reduce(jnp.add, products).astype(dtype)
 
     return jax.lax.platform_dependent(x, kernel, cpu=written_out, default=library)
 

@@ -27,8 +27,8 @@ class Summary(NamedTuple):
 
 def summarize(module: nn.Module, input_shape: tuple[int, ...]) -> Summary:
     """The `Summary` of a module for examples of `input_shape`, such as (520, 696, 5)."""
+    variables = shapes(module, input_shape)
     images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-    variables = jax.eval_shape(lambda x: module.init(jax.random.PRNGKey(0), x), images)
     features: dict[str, tuple[int, ...]] = {}
 
     def logits(tree: Any, x: jax.Array) -> jax.Array:
@@ -42,6 +42,12 @@ def summarize(module: nn.Module, input_shape: tuple[int, ...]) -> Summary:
         flops=_flops(jax.make_jaxpr(logits)(variables, images).jaxpr),
         features=features,
     )
+
+
+def shapes(module: nn.Module, input_shape: tuple[int, ...]) -> Any:
+    """Shapes of a module's variables for examples of `input_shape`, without computing them."""
+    images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    return jax.eval_shape(lambda x: module.init(jax.random.PRNGKey(0), x), images)
 
 
 def count(tree: Any) -> int:

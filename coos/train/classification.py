@@ -21,6 +21,7 @@ from coos.data import pipeline, preprocess
 from coos.data import source as sources
 from coos.data.source import Source
 from coos.metrics import covariate_shift
+from coos.models import summary
 from coos.train import checks, loop, record, steps, weights
 from coos.train import state as states
 from coos.train.checkpoint import Checkpoints
@@ -196,7 +197,7 @@ def _train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
     logging.info(
         "%s: %d parameters, %d training and %d validation images, from step %d",
         config.model.name,
-        states.num_parameters(host.params),
+        summary.count(host.params),
         len(training),
         len(validation),
         int(host.step),

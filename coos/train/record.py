@@ -45,6 +45,7 @@ def write(
         refuse_other_images(recorded["dataset"], dataset, where=str(path))
         refuse_other_cells(recorded["dataset"], dataset, split=config.data.train_split, where=str(path))
         found["versions"] = recorded["versions"]
+        settings["start_from"] = recorded["config"].get("start_from", "")  # where it began stays true
     if jax.process_index() == 0:
         work.write_json(path, {**found, "devices": [str(d) for d in jax.devices()]})
 

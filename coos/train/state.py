@@ -49,8 +49,3 @@ def to_host(tree: Any) -> Any:
     """One copy of a replicated tree as NumPy arrays, read from this process's first device alone."""
     first = jax.tree.map(lambda x: x.addressable_shards[0].data if isinstance(x, jax.Array) else x, tree)
     return jax.tree.map(lambda x: np.asarray(x)[0], jax.device_get(first))
-
-
-def num_parameters(params: Any) -> int:
-    """Number of trainable values."""
-    return sum(int(np.prod(np.shape(x))) for x in jax.tree.leaves(params))

@@ -1,4 +1,4 @@
-"""Folders of weights that a training starts from: imported ones, or an earlier run.
+"""Folders of imported weights that a training starts from.
 
 A folder of imported weights holds `weights.json` (network, options, input scaling, where they come from) and, like a
 run, the Orbax checkpoint `best`.
@@ -9,13 +9,14 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
 from coos import models
 from coos import workdir as work
+from coos.models import summary
 from coos.models.pretrained import Imported
+from coos.models.pretrained.load import IMAGE_SIZE
 from coos.train.checkpoint import Checkpoints
 from coos.train.state import TrainState
 
@@ -62,15 +63,16 @@ def load(directory: str | pathlib.Path) -> tuple[Any, dict[str, Any], dict[str, 
     directory = pathlib.Path(directory).resolve()
     record = read_record(directory)
     module = models.create(record["network"], num_outputs=record["num_outputs"], **_options(record))
-    images = jax.ShapeDtypeStruct((1, 224, 224, record["channels"]), jnp.float32)
-    shapes = jax.eval_shape(lambda x: module.init(jax.random.PRNGKey(0), x), images)
+    shapes = summary.shapes(module, (IMAGE_SIZE, IMAGE_SIZE, record["channels"]))
     host = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     wanted = {"params": host["params"], "batch_stats": host.get("batch_stats", {})}
     with Checkpoints(directory / "best", keep=1) as checkpoints:
         try:
             restored = checkpoints.restore(wanted, set_aside=False)
         except ValueError as error:
-            raise ValueError(f"{directory}: its checkpoint is damaged; import the weights again") from error
+            raise ValueError(
+                f"{directory}: its checkpoint is damaged, or not {RECORD}'s; import again"
+            ) from error
     if restored is None:
         raise ValueError(f"{directory}: {RECORD} without its checkpoint; import the weights again")
     return module, restored.tree, record

@@ -29,6 +29,7 @@ import optax
 from tqdm import tqdm
 
 import coos.models
+from coos import registry
 from coos.models import summary
 
 INSTALL = 'PyTorch is not installed: our figures alone. For the peer: pip install -e ".[bench]"'
@@ -47,24 +48,36 @@ class Network(NamedTuple):
     theirs: dict[str, Any] = {}
 
 
-VIEW, PHOTO = (520, 696, 5), (224, 224, 3)
-NETWORKS = {
-    "gapnet": Network(VIEW, 209, 2, 64),
-    "sc_cnn": Network((96, 96, 5), 209, 32, 2048),
-    "milnet": Network(VIEW, 209, 2, 64),
-    "mcnn": Network(VIEW, 209, 2, 64, theirs={"size": VIEW[:2]}),
-    "resnet101": Network(VIEW, 209, 2, 32),
-    "densenet121": Network(VIEW, 209, 2, 32),
-    "fnn": Network((1783,), 209, 256, 4096),
-    "deeploc": Network((60, 60, 2), 7, 32, 1024, theirs={"size": (60, 60)}),
-    "pci": Network((64, 64, 3), 1, 8, 256),
-    "efficientnet_b0": Network((128, 128, 5), 1144, 16, 512),
-    "resnet50": Network(PHOTO, 1000, 4, 256),
-    "resnet50v2": Network(PHOTO, 1000, 4, 256),
-    "vgg16": Network(PHOTO, 1000, 4, 128),
-    "alexnet": Network(PHOTO, 1000, 16, 1024),
-    "googlenet": Network(PHOTO, 1000, 8, 256),
+BATCHES = {  # on a CPU, on a GPU
+    "gapnet": (2, 64),
+    "sc_cnn": (32, 2048),
+    "milnet": (2, 64),
+    "mcnn": (2, 64),
+    "resnet101": (2, 32),
+    "densenet121": (2, 32),
+    "fnn": (256, 4096),
+    "deeploc": (32, 1024),
+    "pci": (8, 256),
+    "efficientnet_b0": (16, 512),
+    "resnet50": (4, 256),
+    "resnet50v2": (4, 256),
+    "vgg16": (4, 128),
+    "alexnet": (16, 1024),
+    "googlenet": (8, 256),
 }
+SIZES: dict[str, dict[str, Any]] = {
+    "mcnn": {"size": (520, 696)},
+    "deeploc": {"size": (60, 60)},
+}  # PyTorch's must know them
+
+
+def published(name: str) -> Network:
+    """A network in its published setting."""
+    setting = registry.lookup("coos.models", name).PUBLISHED
+    return Network(setting.input_shape, setting.num_outputs, *BATCHES[name], theirs=SIZES.get(name, {}))
+
+
+NETWORKS = {name: published(name) for name in BATCHES}
 
 
 class Settings(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from coos import models
-from coos.models import efficientnet_b0
+from coos.models import efficientnet_b0, layers
 
 SIZE = (64, 75)  # halved, the first stays even, the second does not
 NARROW = {"width_coefficient": 0.25, "depth_coefficient": 0.35}
@@ -98,14 +98,14 @@ def test_forward_pass_equals_keras(keras_model):
     model = models.create("efficientnet_b0", num_outputs=6, **NARROW)
     tree = import_helpers.from_keras(keras_model, model, shapes(model, channels=3)[1])
     images = np.random.default_rng(0).normal(size=(2, *SIZE, 3)).astype(np.float32)
-    layers = {name: name for name in ("stem_activation", "block6a_activation", "top_activation")}
-    layers |= {"block4b": "block4b_add", "block6a": "block6a_project_bn", "pool5": "avg_pool"}
-    outputs = [keras_model.output, *(keras_model.get_layer(name).output for name in layers.values())]
+    names = {name: name for name in ("stem_activation", "block6a_activation", "top_activation")}
+    names |= {"block4b": "block4b_add", "block6a": "block6a_project_bn", "pool5": "avg_pool"}
+    outputs = [keras_model.output, *(keras_model.get_layer(name).output for name in names.values())]
     # Keras divides by 255 itself.
     logits, *features = jax.jit(keras.Model(keras_model.input, outputs))(255 * images)
     output = jax.jit(model.apply)(tree, images)
     assert_close(output["logits"], logits, "logits")
-    for name, feature in zip(layers, features, strict=True):
+    for name, feature in zip(names, features, strict=True):
         assert_close(output["features"][name], feature, name)
 
 
@@ -200,6 +200,34 @@ def test_drop_connect_drops_whole_branches_and_keeps_the_expectation():
     np.testing.assert_array_equal(scale[gone], 0)
     np.testing.assert_allclose(scale[~gone], 1 / 0.6, rtol=1e-2)
     np.testing.assert_allclose(gone.mean(), 0.4, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("padding", "stride"), [("SAME", 1), ("SAME", 2), ([(1, 1), (1, 1)], 2), ([(2, 2), (2, 2)], 1)]
+)
+@pytest.mark.parametrize("size", [(8, 8), (9, 7)])
+def test_depthwise_convolution_is_xlas_own(padding, stride, size):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(2, *size, 6)).astype(np.float32)
+    kernel = generator.normal(size=(5 if padding != [(1, 1), (1, 1)] else 3,) * 2 + (1, 6)).astype(np.float32)
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 6}
+    expected = jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, **options)
+    found = layers.depthwise_convolution(x, kernel, (stride, stride), padding, **options)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    half = layers.depthwise_convolution(x.astype(jnp.bfloat16), kernel, (stride, stride), padding, **options)
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        half.astype(np.float32), expected, rtol=0.02, atol=0.05
+    )  # one rounding, not 25
+
+
+@pytest.mark.parametrize(("platform", "own"), [("cpu", 0), ("cuda", 1), ("tpu", 1)])
+def test_only_cpus_write_depthwise_convolutions_out(platform, own):
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 6}
+    traced = jax.jit(lambda x, k: layers.depthwise_convolution(x, k, (1, 1), "SAME", **options)).trace(
+        jnp.ones((2, 8, 8, 6)), jnp.ones((3, 3, 1, 6))
+    )
+    assert traced.lower(lowering_platforms=(platform,)).as_text().count("stablehlo.convolution") == own
 
 
 def test_drop_rates_grow_by_sixteenths():

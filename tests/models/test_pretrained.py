@@ -203,7 +203,7 @@ def changed(**changes):
         ),
         (
             changed(conv1__weight=lambda x: np.repeat(x[:, :2], 2, 1)),
-            "its first layer takes 4 channels, not 5; only from three can others be made",
+            "the first layer takes 4 channels, not 5; only from three can others be made",
         ),
     ],
 )

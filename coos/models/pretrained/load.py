@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from coos import models, registry
+from coos.models import summary
 from coos.models.layers import WeightSource
 from coos.models.pretrained import convert, download, files, known, scaling
-from coos.models.pretrained.keras_files import KerasWeights
 from coos.models.pretrained.scaling import Scaling
 
 IMAGE_SIZE = 224
@@ -90,15 +90,25 @@ def load(
     read = files.read(path)
     try:
         options = {**_variant(architecture, read), **options}
-        outputs = _outputs(architecture, network, read, options) if num_outputs is None else num_outputs
-        module = models.create(network, num_outputs=outputs, **options)
         new_head = num_outputs is not None
-        variables, fresh, used = _fill(
-            architecture, module, read, channels=channels, stem=stem, rule=rule, new_head=new_head, seed=seed
-        )
-        return Imported(module, variables, scaling.for_channels(rule, used), options, fresh, path)
+        module = models.create(network, num_outputs=1 if num_outputs is None else num_outputs, **options)
+        sources = architecture.layout(module)
+        found, surplus = _find(architecture, read, sources)
+        if not new_head:
+            module = module.clone(num_outputs=_outputs(found[sources[-1].path]))
+        given = _stem_channels(found[sources[0].path])
+        channels = given if channels is None else channels
+        fresh = _fresh_layers(found, sources, new_head=new_head)
+        shapes = summary.shapes(module, (IMAGE_SIZE, IMAGE_SIZE, given))
+        layers = convert.fill(found, surplus, shapes, fresh=fresh)
+        _change_stem(layers[sources[0].path], channels, stem=stem, reverse=rule.reversed_stem)
+        drawn = convert.by_layer(_draw(module, channels, seed)) if fresh else {}
+        layers |= {layer: drawn[layer] for layer in fresh}
+        variables = convert.to_variables({layer: layers[layer] for layer in convert.by_layer(shapes)})
     except ValueError as error:
         raise ValueError(f"{path}, as {network}: {error}") from error
+    names = sorted("/".join(layer) for layer in fresh)
+    return Imported(module, variables, scaling.for_channels(rule, channels), options, names, path)
 
 
 def _locate(
@@ -114,37 +124,6 @@ def _locate(
         raise ValueError(f"{path}: no such file")
     public = known.lookup(network, str(weights))
     return download.fetch(public.url, checksum=public.checksum, cache_dir=cache_dir), public.scaling
-
-
-def _fill(
-    architecture: ModuleType,
-    module: nn.Module,
-    read: files.TorchWeights | KerasWeights,
-    *,
-    channels: int | None,
-    stem: str,
-    rule: Scaling,
-    new_head: bool,
-    seed: int,
-) -> tuple[dict[str, Any], list[str], int]:
-    """Variables of the module from the tensors of a file, the layers drawn at random, and the input channels."""
-    sources = architecture.layout(module)
-    found, surplus = _find(architecture, read, sources)
-    given = _stem_channels(found, sources)
-    channels = given if channels is None else channels
-    if given not in (3, channels):
-        raise ValueError(
-            f"its first layer takes {given} channels, not {channels}; only from three can others be made"
-        )
-    shapes = _shapes(module, given)
-    fresh = _fresh_layers(found, sources, new_head=new_head)
-    layers = convert.fill(found, surplus, shapes, fresh=fresh)
-    _change_stem(layers, sources, channels, stem=stem, reverse=rule.reversed_stem)
-    if fresh:
-        drawn = convert.by_layer(_draw(module, channels, seed))
-        layers |= {layer: drawn[layer] for layer in fresh}
-    variables = convert.to_variables({layer: layers[layer] for layer in convert.by_layer(shapes)})
-    return variables, sorted("/".join(layer) for layer in fresh), channels
 
 
 def _variant(architecture: ModuleType, read: Any) -> dict[str, str]:
@@ -165,21 +144,13 @@ def _find(architecture: Any, read: Any, sources: list[WeightSource]) -> tuple[co
     return convert.from_keras(read, sources)
 
 
-def _outputs(architecture: Any, network: str, read: Any, options: dict[str, Any]) -> int:
+def _outputs(head: dict[str, convert.Tensor]) -> int:
     """Number of outputs of the file's own head."""
-    sources = architecture.layout(models.create(network, num_outputs=1, **options))
-    head = _find(architecture, read, sources)[0][sources[-1].path]
     if "bias" not in head or head["bias"].value.ndim != 1:
         raise ValueError(
             "the file holds no classifier; say how many outputs a new one shall have (num_outputs)"
         )
     return len(head["bias"].value)
-
-
-def _shapes(module: nn.Module, channels: int) -> Any:
-    """Shapes of all variables, without computing them."""
-    images = jax.ShapeDtypeStruct((1, IMAGE_SIZE, IMAGE_SIZE, channels), jnp.float32)
-    return jax.eval_shape(lambda x: module.init(jax.random.PRNGKey(0), x), images)
 
 
 def _draw(module: nn.Module, channels: int, seed: int) -> Any:
@@ -188,9 +159,9 @@ def _draw(module: nn.Module, channels: int, seed: int) -> Any:
     return jax.device_get(draw(jax.random.PRNGKey(seed)))
 
 
-def _stem_channels(found: convert.Found, sources: list[WeightSource]) -> int:
+def _stem_channels(stem: dict[str, convert.Tensor]) -> int:
     """Input channels of the file's first convolution (3 where it is missing or no convolution)."""
-    kernel = found[sources[0].path].get("kernel")
+    kernel = stem.get("kernel")
     return (kernel.value.shape[2] if kernel is not None and kernel.value.ndim == 4 else 0) or 3
 
 
@@ -203,10 +174,7 @@ def _fresh_layers(found: convert.Found, sources: list[WeightSource], *, new_head
     return set(dense) if without_classifier else {sources[-1].path}
 
 
-def _change_stem(
-    layers: dict, sources: list[WeightSource], channels: int, *, stem: str, reverse: bool
-) -> None:
+def _change_stem(first: dict[str, np.ndarray], channels: int, *, stem: str, reverse: bool) -> None:
     """Blue, green, red to red, green, blue; then three channels to `channels`."""
-    roles = layers[sources[0].path]
-    kernel = roles["kernel"][:, :, ::-1] if reverse else roles["kernel"]
-    roles["kernel"] = np.ascontiguousarray(scaling.adapt_stem(kernel, channels, stem=stem))
+    kernel = first["kernel"][:, :, ::-1] if reverse else first["kernel"]
+    first["kernel"] = np.ascontiguousarray(scaling.adapt_stem(kernel, channels, stem=stem))

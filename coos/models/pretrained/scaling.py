@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from coos.data.preprocess import to_bytes
+from coos.data.preprocess import standardize, to_bytes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -62,6 +62,10 @@ def adapt_stem(kernel: np.ndarray, channels: int, *, stem: str) -> np.ndarray:
     if channels < 1:
         raise ValueError(f"channels={channels}: at least one")
     given = kernel.shape[2]
+    if given not in (3, channels):
+        raise ValueError(
+            f"the first layer takes {given} channels, not {channels}; only from three can others be made"
+        )
     repeated = kernel[:, :, np.arange(channels) % given]
     return repeated * np.float32(given / channels) if stem == "rescaled" else repeated
 
@@ -70,7 +74,7 @@ def apply(pixels: Array, scaling: Scaling) -> Array:
     """(pixels - offset) / scale for pixels (..., C) in 0..255, float32."""
     if pixels.shape[-1] != len(scaling.offset):
         raise ValueError(f"{pixels.shape[-1]} channels, but a scaling of {len(scaling.offset)}")
-    return (pixels.astype(jnp.float32) - jnp.array(scaling.offset)) / jnp.array(scaling.scale)
+    return standardize(pixels, mean=jnp.array(scaling.offset), std=jnp.array(scaling.scale))
 
 
 def channels_as_images(images: Array, scaling: Scaling, *, size: int | None = None) -> Array:
