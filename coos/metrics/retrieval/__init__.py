@@ -40,11 +40,11 @@ from coos.metrics.retrieval.significance import (
     MeanAveragePrecision,
     average_precision_null,
     average_precision_p_values,
-    benjamini_hochberg,
     expected_average_precision,
     mean_average_precision,
     normalized_average_precision,
 )
+from coos.metrics.statistics.correction import benjamini_hochberg
 
 __all__ = [
     "SIMILARITIES",

@@ -15,6 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from coos.metrics.retrieval import inputs, precision
+from coos.metrics.statistics.correction import benjamini_hochberg
 
 ENUMERATED = 200_000  # placements up to which a null distribution is listed in full
 TOLERANCE = 1e-6  # average precisions come in float32: closer than this is equal
@@ -120,19 +121,6 @@ def p_value(observed: float, null: Null) -> float:
     if null.exact:
         return max(reached, 1) / len(null.values)
     return (reached + 1) / (len(null.values) + 1)
-
-
-def benjamini_hochberg(p_values: ArrayLike) -> np.ndarray:
-    """P-values adjusted for the false discovery rate (Benjamini & Hochberg 1995); NaN are left out."""
-    p = np.asarray(p_values, np.float64)
-    adjusted = np.full(p.shape, np.nan)
-    known = np.flatnonzero(~np.isnan(p))
-    if ((p[known] < 0) | (p[known] > 1)).any():
-        raise ValueError(f"p-values must be from 0 to 1, found {p[known].min()} to {p[known].max()}")
-    order = known[np.argsort(p[known])]
-    scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
-    adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1)
-    return adjusted
 
 
 def average_precision_p_values(
