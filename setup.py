@@ -16,6 +16,8 @@ TEST = [
     "keras>=3.12,<4",  # on its JAX backend
     "pycytominer>=1.7.1,<2",  # 1.3.0 to 1.7.0 sphere wrongly
 ]
+ANNDATA = ["anndata>=0.11,<0.13"]  # coos.profiles.files.write_anndata
+CHEMISTRY = ["rdkit>=2025.3"]  # InChIKeys and scaffolds of SMILES: coos.data.chemistry
 
 setup(
     name="coos",
@@ -54,9 +56,10 @@ setup(
         "tqdm>=4.66,<5",
     ],
     extras_require={
-        "anndata": ["anndata>=0.11,<0.13"],  # coos.profiles.files.write_anndata
-        "test": [*TEST, "anndata>=0.11,<0.13"],
-        "dev": [*TEST, "anndata>=0.11,<0.13", "ruff>=0.14,<1", "mypy>=1.18,<3"],
+        "anndata": ANNDATA,
+        "chemistry": CHEMISTRY,
+        "test": [*TEST, *ANNDATA, *CHEMISTRY],
+        "dev": [*TEST, *ANNDATA, *CHEMISTRY, "ruff>=0.14,<1", "mypy>=1.18,<3"],
         "bench": ["torch==2.13.0"],  # the peer of experiments/benchmark.py models
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],

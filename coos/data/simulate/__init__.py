@@ -1,7 +1,19 @@
 """Simulated releases: small data sets in exactly the official on-disk layouts, for quick starts and tests."""
 
 from coos.data.simulate.cell_features import MARK, write_cell_features
+from coos.data.simulate.chembl import random_smiles, write_chembl
 from coos.data.simulate.organelles import CLASSES
+from coos.data.simulate.screen import FORMATS, write_screen
 from coos.data.simulate.single_cells import simulate_split, write_release
 
-__all__ = ["CLASSES", "MARK", "simulate_split", "write_cell_features", "write_release"]
+__all__ = [
+    "CLASSES",
+    "FORMATS",
+    "MARK",
+    "random_smiles",
+    "simulate_split",
+    "write_cell_features",
+    "write_chembl",
+    "write_release",
+    "write_screen",
+]
