@@ -30,19 +30,23 @@ def schedule(config: Any, *, num_steps: int) -> optax.Schedule:
 def create(config: Any, *, num_steps: int) -> optax.GradientTransformation:
     """The optimizer of `config` (name, learning_rate, schedule, weight_decay, momentum, clip_norm).
 
-    Weight decay acts on kernels only (arrays of two or more axes), not on biases and batch norms.
+    "adamw" decays kernels only (arrays of two or more axes), not biases and batch norms. "sgd" is PyTorch's: after
+    the clipping weight_decay * parameter is added to the gradient of every parameter, then v = momentum v + gradient
+    and parameter -= rate v, without Nesterov (what Hofmarcher et al. 2019 train with).
     """
     rate = schedule(config, num_steps=num_steps)
     rules = {
         "adam": lambda: optax.adam(rate),
         "adamw": lambda: optax.adamw(rate, weight_decay=config.weight_decay, mask=_is_kernel),
-        "sgd": lambda: optax.sgd(rate, momentum=config.momentum),
+        "sgd": lambda: optax.chain(
+            optax.add_decayed_weights(config.weight_decay), optax.sgd(rate, momentum=config.momentum)
+        ),
     }
     if config.name not in rules:
         raise ValueError(f"optimizer.name={config.name!r}: choose one of {OPTIMIZERS}")
-    if config.weight_decay and config.name != "adamw":
+    if config.weight_decay and config.name == "adam":
         raise ValueError(
-            f"optimizer.weight_decay={config.weight_decay} works with 'adamw', not {config.name!r}"
+            f"optimizer.weight_decay={config.weight_decay} works with 'adamw' or 'sgd', not 'adam'"
         )
     rule = rules[config.name]()
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule) if config.clip_norm else rule

@@ -3,7 +3,8 @@
 config.json            config, versions, dataset (name, classes, channels, simulated or not)
 splits.csv             which example was in training, which in validation, by id
 results.jsonl          one result row a line: study, run, dataset, split, metric, value, n, seed, fold, step
-predictions/<set>.npz  ids, labels and class probabilities of one evaluated set
+predictions/<set>.npz  ids, labels, probabilities and provenance of one evaluated set
+baseline/<set>.npz     the same of a baseline, where the data set knows enough for one
 checkpoints/ best/     see coos.train.checkpoint
 """
 
@@ -17,8 +18,9 @@ import os
 import pathlib
 import platform
 import subprocess
+import types
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,11 +41,16 @@ PACKAGES = (
 
 
 class Predictions(NamedTuple):
-    """One evaluated set: `ids` (N,) str, `labels` (N,) int32, `probabilities` (N, K) float32."""
+    """One evaluated set: `ids` (N,) str, `labels` and `probabilities` (N, K) float32.
+
+    `labels` are classes (N,) int32, or of K tasks (N, K) int8: +1 active, -1 inactive, 0 not measured. `columns` are
+    what else is known of the examples, (N,) each, such as "well" and "compound".
+    """
 
     ids: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
+    columns: Mapping[str, np.ndarray] = types.MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +64,8 @@ class Run:
     rows: list[dict[str, Any]]
     predictions: dict[str, Predictions]
     prediction_steps: dict[str, int]
+    parameters: int | None = None  # trainable ones of the network, if recorded
+    baseline: dict[str, Predictions] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -186,17 +195,29 @@ def replace_rows(path: str | os.PathLike, rows: list[dict[str, Any]]) -> None:
     write_atomically(path, lambda file: file.write(_lines([*kept, *rows])))
 
 
+COLUMN = "column_"  # before the names of columns in a prediction file
+
+
 def save_predictions(
-    workdir: str | os.PathLike, name: str, predictions: Predictions, *, step: int = 0
+    workdir: str | os.PathLike,
+    name: str,
+    predictions: Predictions,
+    *,
+    step: int = 0,
+    folder: str = "predictions",
 ) -> pathlib.Path:
-    """Write `predictions/<name>.npz`, made by the parameters of `step`; it is readable without pickle."""
-    path = pathlib.Path(workdir, "predictions", f"{name}.npz")
-    ids = np.asarray(predictions.ids, dtype=np.str_)
-    labels = np.asarray(predictions.labels, np.int32)
-    probabilities = np.asarray(predictions.probabilities, np.float32)
+    """Write `<folder>/<name>.npz`, made by the parameters of `step`; it is readable without pickle."""
+    path = pathlib.Path(workdir, folder, f"{name}.npz")
+    labels = np.asarray(predictions.labels)
+    arrays: dict[str, Any] = {
+        "ids": np.asarray(predictions.ids, dtype=np.str_),
+        "labels": labels.astype(np.int8 if labels.ndim > 1 else np.int32),
+        "probabilities": np.asarray(predictions.probabilities, np.float32),
+        **{f"{COLUMN}{key}": np.asarray(column) for key, column in predictions.columns.items()},
+    }
 
     def write(file: Any) -> None:
-        np.savez_compressed(file, ids=ids, labels=labels, probabilities=probabilities, step=np.array(step))
+        np.savez_compressed(file, step=np.array(step), **arrays)
 
     write_atomically(path, write, mode="wb")
     return path
@@ -205,11 +226,13 @@ def save_predictions(
 def load_predictions(path: str | os.PathLike) -> Predictions:
     """Read one prediction file; a missing array or unequal lengths raise ValueError naming the file."""
     arrays = _read_arrays(path)
-    missing = [name for name in Predictions._fields if name not in arrays]
+    needed = ("ids", "labels", "probabilities")
+    missing = [name for name in needed if name not in arrays]
     if missing:
         raise ValueError(f"{path}: arrays {missing} missing; found {sorted(arrays)}")
-    predictions = Predictions(*(arrays[name] for name in Predictions._fields))
-    lengths = {name: len(array) for name, array in zip(Predictions._fields, predictions, strict=True)}
+    columns = {key.removeprefix(COLUMN): array for key, array in arrays.items() if key.startswith(COLUMN)}
+    predictions = Predictions(arrays["ids"], arrays["labels"], arrays["probabilities"], columns)
+    lengths = {name: len(arrays[name]) for name in needed} | {key: len(x) for key, x in columns.items()}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"{path}: arrays differ in length: {lengths}")
     return predictions
@@ -237,6 +260,7 @@ def load_run(workdir: str | os.PathLike) -> Run:
             f"{path / 'config.json'}: {missing[0]!r} missing; it was not written by experiments/train.py"
         )
     files = sorted((path / "predictions").glob("*.npz"))
+    baselines = sorted((path / "baseline").glob("*.npz"))
     return Run(
         path=path,
         config=record["config"],
@@ -245,6 +269,8 @@ def load_run(workdir: str | os.PathLike) -> Run:
         rows=read_rows(path / "results.jsonl"),
         predictions={file.stem: load_predictions(file) for file in files},
         prediction_steps={file.stem: int(_read_arrays(file).get("step", 0)) for file in files},
+        parameters=record.get("parameters"),
+        baseline={file.stem: load_predictions(file) for file in baselines},
     )
 
 

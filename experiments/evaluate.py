@@ -1,4 +1,4 @@
-"""Judge a trained run: its best step on every set of its config, with DeepLoc's crops.
+"""Judge a trained run: its best step on every set of its config.
 
     python experiments/evaluate.py --workdir=runs/modern
     python experiments/evaluate.py --workdir=runs/modern --directory=data/cell_folder/mine/1.0.0 --sets=test
@@ -14,22 +14,27 @@ from typing import Any
 from absl import app, flags
 
 from coos import console
-from coos.evaluators import classification as evaluator
+from coos.evaluators import trained
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Work directory of experiments/train.py.", required=True)
 _DIRECTORY = flags.DEFINE_string("directory", None, "Another built dataset (default: the one trained on).")
 _SETS = flags.DEFINE_list("sets", None, "Sets to judge (default: config.evaluation.sets).")
 
-SHOWN = ("balanced_error", "accuracy", "cross_entropy", "expected_calibration_error")
+SHOWN = (
+    ("balanced_error", "accuracy", "cross_entropy", "expected_calibration_error"),
+    ("mean_auroc", "mean_auroc_half", "mean_average_precision", "mean_f1", "undefined_auroc"),
+)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The overall metrics, one line per set."""
-    lines = [f"{'set':<12}{'images':>8}" + "".join(f"{name:>28}" for name in SHOWN)]
-    for split in dict.fromkeys(row["split"] for row in rows if row["metric"] in SHOWN):
+    """The overall metrics of the run's task, one line per set."""
+    found = {row["metric"] for row in rows}
+    shown = next(names for names in SHOWN if found.issuperset(names))
+    lines = [f"{'set':<12}{'examples':>10}" + "".join(f"{name:>28}" for name in shown)]
+    for split in dict.fromkeys(row["split"] for row in rows if row["metric"] in shown):
         here = {row["metric"]: row for row in rows if row["split"] == split}
-        cells = "".join(f"{here[name]['value']:>28.4f}" for name in SHOWN)
-        lines.append(f"{split:<12}{here[SHOWN[0]]['n']:>8}{cells}")
+        cells = "".join(f"{here[name]['value']:>28.4f}" for name in shown)
+        lines.append(f"{split:<12}{here[shown[0]]['n']:>10}{cells}")
     return "\n".join(lines)
 
 
@@ -40,7 +45,7 @@ def main(argv: list[str]) -> None:
     console.setup()
     workdir = pathlib.Path(_WORKDIR.value).resolve()
     try:
-        rows = evaluator.evaluate(workdir, directory=_DIRECTORY.value, sets=_SETS.value)
+        rows = trained.evaluate(workdir, directory=_DIRECTORY.value, sets=_SETS.value)
     except (ValueError, OSError) as error:
         sys.exit(f"evaluate.py: {error}")
     print(table(rows))

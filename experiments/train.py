@@ -14,7 +14,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from coos import console
-from coos.train import classification, distributed, loop
+from coos.train import distributed, loop, run
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/coos7/modern.py.")
 _WORKDIR = flags.DEFINE_string(
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
         distributed.initialize(
             _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, auto=_CLUSTER.value
         )
-        finished = classification.train(_CONFIG.value, workdir)
+        finished = run.train(_CONFIG.value, workdir)
     except (ValueError, OSError, loop.NonFiniteLoss) as error:
         sys.exit(f"train.py: {error}")
     print(f"{'finished' if finished else 'stopped, run the same command to resume'}: {workdir}")

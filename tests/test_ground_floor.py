@@ -56,7 +56,7 @@ def test_weight_decay_spares_vectors():
     [
         ({"name": "lion"}, "optimizer.name='lion': choose one of"),
         ({"schedule": "linear"}, "optimizer.schedule='linear': choose one of"),
-        ({"name": "sgd"}, "optimizer.weight_decay=0.01 works with 'adamw', not 'sgd'"),
+        ({"name": "adam"}, "optimizer.weight_decay=0.01 works with 'adamw' or 'sgd', not 'adam'"),
     ],
 )
 def test_optimizer_errors(change, message):

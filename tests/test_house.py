@@ -13,7 +13,7 @@ from coos import models, registry
 from coos import workdir as work
 from coos.evaluators import retrieval
 from coos.profiles import pipeline
-from coos.train import classification
+from coos.train import run
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 FLOORS = [
@@ -69,23 +69,41 @@ def load_config(path):
 
 
 def test_every_config_is_of_a_known_kind():
-    assert {path.parent.name for path in CONFIGS} == {"coos7", "cell_folder", "lincs", "bbbc021"}
+    studies = {"coos7", "cell_folder", "lincs", "bbbc021", "cell_painting"}
+    assert {path.parent.name for path in CONFIGS} == studies
     assert len(CONFIGS) == len(TRAININGS) + len(PIPELINES)
 
 
-@pytest.mark.parametrize("path", TRAININGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_config_describes_a_model_that_can_be_built(path):
+def of_task(task):
+    return [path for path in TRAININGS if load_config(path).task == task]
+
+
+@pytest.mark.parametrize("path", of_task("classification"), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_config_describes_a_classifier_that_can_be_built(path):
     config = load_config(path)
     dataset = {"class_names": list("abcdefg"), "image_shape": [64, 64, 2]}
     constants = {"mean": [0.0, 0.0], "std": [1.0, 1.0]}
     if config.preprocess.intensity == "stretch":
         constants = {"min_span": config.preprocess.min_span}
-    classifier = classification.make_classifier(config, dataset, constants)
+    classifier = run.make_learner(config, dataset, constants)
     shapes = jax.eval_shape(classifier.init, jax.random.PRNGKey(0))
     assert shapes["params"]["logits"]["kernel"].shape[-1] == 7
     assert config.select in ("balanced_error", "cross_entropy")
     assert config.report.reference in config.evaluation.sets
     assert config.num_steps % config.evaluate_every == 0
+
+
+@pytest.mark.parametrize("path", of_task("multitask"), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_config_describes_an_assay_predictor_that_can_be_built(path):
+    config = load_config(path)
+    shapes = {"fnn": [1783], "sc_cnn": [96, 96, 5]}
+    dataset = {"tasks": list("abc"), "image_shape": shapes.get(config.model.name, [520, 696, 5])}
+    constants = {"mean": [0.0], "std": [1.0]} if config.preprocess.intensity == "standardize" else {}
+    learner = run.make_learner(config, dataset, constants)
+    parameters = jax.eval_shape(learner.init, jax.random.PRNGKey(0))["params"]
+    assert parameters["logits"]["kernel"].shape[-1] == 3
+    assert run.plan(config).maximize == (config.select == "mean_auroc")
+    assert config.batch_size % config.accumulation_steps == 0
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda p: f"{p.parent.name}/{p.stem}")

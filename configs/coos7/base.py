@@ -11,6 +11,7 @@ def get_config() -> ConfigDict:
     """Every field of a run, with its default."""
     config = ConfigDict()
     config.study = "coos7"
+    config.task = "classification"
     config.run = "base"
     config.seed = 0
     config.start_from = ""  # folder of experiments/import_weights.py to start from

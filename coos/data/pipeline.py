@@ -32,11 +32,14 @@ class Chunk(NamedTuple):
     iterator_state: dict[str, Any]
 
 
-def index_iterator(num_examples: int, *, batch_size: int, seed: int) -> grain.DatasetIterator:
+def index_iterator(
+    num_examples: int, *, batch_size: int, seed: int, epoch_share: float = 1.0
+) -> grain.DatasetIterator:
     """Endless iterator over this process's share of shuffled batches of example numbers.
 
-    Every epoch is a new permutation of all examples; batch k holds elements k*batch_size and following of the
-    endless sequence, whatever the number of processes: process p of P takes every P-th of them from p on.
+    Every epoch is a new permutation of all examples, or with `epoch_share` a new random subset of that share; batch k
+    holds elements k*batch_size and following of the endless sequence, whatever the number of processes: process p of
+    P takes every P-th of them from p on.
     Grain iterates over batch numbers and keeps the state; a batch is looked up in its epoch's permutation in
     one go, since Grain's own shuffle costs about 15 us an element, which a GPU would wait for.
 
@@ -49,17 +52,25 @@ def index_iterator(num_examples: int, *, batch_size: int, seed: int) -> grain.Da
     if num_examples < batch_size:
         raise ValueError(f"{num_examples} training examples do not fill one batch of {batch_size}")
     mine = np.arange(jax.process_index(), batch_size, processes)
+    epoch_size = examples_per_epoch(num_examples, epoch_share)
 
     @functools.lru_cache(maxsize=2)  # a batch may lie across two epochs
     def order(epoch: int) -> np.ndarray:
-        return np.random.default_rng((seed, epoch)).permutation(num_examples)
+        return np.random.default_rng((seed, epoch)).permutation(num_examples)[:epoch_size]
 
     def examples(batch: int) -> np.ndarray:
-        epochs, places = np.divmod(batch * batch_size + mine, num_examples)
+        epochs, places = np.divmod(batch * batch_size + mine, epoch_size)
         return np.concatenate([order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
 
     batches = grain.MapDataset.range(ENDLESS).map(examples)
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
+
+
+def examples_per_epoch(num_examples: int, epoch_share: float) -> int:
+    """Examples that an epoch sees: `epoch_share` in (0, 1] of all, rounded, at least one."""
+    if not 0 < epoch_share <= 1:
+        raise ValueError(f"epoch_share={epoch_share}: must lie above 0 and not above 1")
+    return max(1, round(epoch_share * num_examples))
 
 
 def chunks(

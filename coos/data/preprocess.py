@@ -13,9 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-INTENSITIES = ("stretch", "standardize", "pretrained")
-
-
+INTENSITIES = ("stretch", "standardize", "standardize_each", "pretrained")
 FEW_EXTREMES = 16
 
 
@@ -75,6 +73,16 @@ def standardize(image: Array, *, mean: Array, std: Array) -> Array:
     return (image.astype(jnp.float32) - mean) / std
 
 
+def standardize_each(image: Array) -> Array:
+    """(x - mean) / (std + 1e-7) of this image alone, channel by channel, with the unbiased (n - 1) std.
+
+    The input of all networks of Hofmarcher et al. 2019 (code); absolute intensities are lost, and with them what
+    exposure and staining did to them. image (H, W, C) -> float32 (H, W, C).
+    """
+    pixels = image.astype(jnp.float32)
+    return (pixels - pixels.mean((0, 1))) / (pixels.std((0, 1), ddof=1) + 1e-7)
+
+
 def to_bytes(images: Array) -> Array:
     """Every channel of every image (..., H, W, C) from its minimum to 0 and its maximum to 255, in float32.
 
@@ -91,9 +99,13 @@ def pretrained(image: Array, *, mean: Array, std: Array) -> Array:
 
 
 def channel_statistics(
-    images: np.ndarray, rows: np.ndarray, *, block: int = 1024
+    images: np.ndarray, rows: np.ndarray, *, block_bytes: int = 2**26
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (C,) float32 over all pixels of the given images, in blocks, in float64."""
+    """Mean and standard deviation (C,) float32 over all pixels of the given images, in blocks, in float64.
+
+    `images` may be vectors (N, C) as well. `block_bytes` are those of a block in float64.
+    """
+    block = max(1, block_bytes // (8 * int(np.prod(images.shape[1:]))))
     total = np.zeros(images.shape[-1])
     squares, count = np.zeros(images.shape[-1]), 0
     for start in range(0, len(rows), block):
@@ -143,9 +155,14 @@ def crops(image: Array, *, size: int, number: int) -> Array:
 
 
 def intensity_function(name: str, **constants: Any) -> Callable[[Array], Array]:
-    """The intensity transform called `name`: "stretch" (min_span), "standardize" or "pretrained" (mean, std)."""
+    """The intensity transform called `name`: "stretch" (min_span), "standardize" or "pretrained" (mean, std).
+
+    "standardize_each" needs no constants.
+    """
     if name == "stretch":
         return functools.partial(percentile_stretch, **constants)
+    if name == "standardize_each":
+        return standardize_each
     if name in ("standardize", "pretrained"):
         rule = standardize if name == "standardize" else pretrained
         return functools.partial(rule, **{k: jnp.asarray(v) for k, v in constants.items()})

@@ -1,7 +1,9 @@
-"""Decoded examples of one split, in a memory-mapped cache.
+"""Decoded examples of one split: small ones in a memory-mapped cache, large ones straight from their records.
 
 ArrayRecord is the store that lasts; training wants rows at memory speed. `load` decodes a split once into
-`images.npy` and `columns.npz` beside the dataset, under a name that changes whenever the dataset does.
+`images.npy` and `columns.npz` beside the dataset, under a name that changes whenever the dataset does. Images of
+megabytes are read from the records instead: there a copy would cost terabytes and save nothing, and only
+`columns.npz` is made.
 """
 
 import dataclasses
@@ -19,20 +21,27 @@ from absl import logging
 from tqdm import tqdm
 
 BLOCK = 256
+STORES = ("auto", "cache", "records")
+LARGE_IMAGE = 2**18  # bytes, from which on "auto" reads records
+TEXT_COLUMNS = ("plate", "well", "site", "compound")
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Examples of one split: `images` (N, H, W, C) in the raw dtype, `labels` (N,) int32, `ids` (N,) str.
+    """Examples of one split: `images` (N, H, W, C) in the raw dtype, `labels`, `ids` (N,) str.
 
+    `images` may be vectors (N, F), and anything that has a shape and a dtype and is indexed by row numbers. `labels`
+    are classes (N,) int32, or of T tasks (N, T) int8: +1 active, -1 inactive, 0 not measured. `columns` (N,) say
+    where such examples come from: "plate", "well" ("<plate>-<well>"), "site", "compound", "cell_count" (-1 unknown).
     `rows` picks a subset without copying the images: example i is `images[rows[i]]`.
     """
 
-    images: np.ndarray
+    images: Any
     labels: np.ndarray
     ids: np.ndarray
     rows: np.ndarray
     dataset: dict[str, Any]
+    columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -58,8 +67,13 @@ class Source:
 
     def subset(self, examples: np.ndarray) -> "Source":
         """The given examples as a source of their own."""
-        picked = {"labels": self.labels[examples], "ids": self.ids[examples], "rows": self.rows[examples]}
-        return dataclasses.replace(self, **picked)
+        return dataclasses.replace(
+            self,
+            labels=self.labels[examples],
+            ids=self.ids[examples],
+            rows=self.rows[examples],
+            columns={name: column[examples] for name, column in self.columns.items()},
+        )
 
 
 def describe(directory: str | os.PathLike) -> dict[str, Any]:
@@ -75,7 +89,8 @@ def describe(directory: str | os.PathLike) -> dict[str, Any]:
     info = tfds.builder_from_directory(str(directory)).info
     name = "/".join(part for part in (info.name, info.config_name) if part)
     metadata = dict(info.metadata or {})
-    missing = [key for key in ("channels", "class_names", "simulated", "digests") if key not in metadata]
+    targets = "tasks" if "label_positions" in info.features else "class_names"
+    missing = [key for key in ("channels", targets, "simulated", "digests") if key not in metadata]
     if missing:
         raise ValueError(
             f"{directory}: metadata.json does not state {missing}; rebuild with experiments/build.py"
@@ -85,29 +100,47 @@ def describe(directory: str | os.PathLike) -> dict[str, Any]:
         "version": str(info.version),
         "directory": str(directory),
         "splits": {split: found.num_examples for split, found in info.splits.items()},
-        "image_shape": list(info.features["image"].shape),
-        "image_dtype": np.dtype(info.features["image"].np_dtype).name,
+        "image_shape": list(info.features[_input_name(info.features)].shape),
+        "image_dtype": np.dtype(info.features[_input_name(info.features)].np_dtype).name,
         **metadata,
     }
 
 
-def load(directory: str | os.PathLike, split: str, *, cache_dir: str | os.PathLike | None = None) -> Source:
+def _input_name(features: Any) -> str:
+    """The feature that a network takes: "image", or "profile" in datasets of feature vectors."""
+    return "image" if "image" in features else "profile"
+
+
+def load(
+    directory: str | os.PathLike,
+    split: str,
+    *,
+    cache_dir: str | os.PathLike | None = None,
+    store: str = "auto",
+) -> Source:
     """Open a split of a built dataset, decoding it into the cache the first time.
 
-    The cache lies in a folder of the dataset's own in `cache_dir`, by default in `cache` inside the dataset.
-    Two processes may build it at once: each writes its own and the first to finish wins.
+    `store` says where images are read from later: "cache", "records", or "auto": the records if an image takes
+    256 KiB or more. The cache lies in a folder of the dataset's own in `cache_dir`, by default in `cache` inside the
+    dataset. Two processes may build it at once: each writes its own and the first to finish wins.
     """
+    if store not in STORES:
+        raise ValueError(f"store={store!r}: choose one of {STORES}")
     dataset = describe(directory)
     if split not in dataset["splits"]:
         raise ValueError(f"{directory}: no split {split!r}; it has {list(dataset['splits'])}")
     directory = pathlib.Path(dataset["directory"])
-    folder = _cache_place(dataset, cache_dir) / f"{split}-{_fingerprint(directory, split)}"
+    size = int(np.prod(dataset["image_shape"])) * np.dtype(dataset["image_dtype"]).itemsize
+    cached = store == "cache" or (store == "auto" and size < LARGE_IMAGE)
+    kind = split if cached else f"{split}-columns"
+    folder = _cache_place(dataset, cache_dir) / f"{kind}-{_fingerprint(directory, split)}"
     if not folder.exists():
-        _build_cache(directory, split, folder)
-    with np.load(folder / "columns.npz", allow_pickle=False) as columns:
-        labels, ids = columns["labels"], columns["ids"]
-    images = np.load(folder / "images.npy", mmap_mode="r")
-    return Source(images, labels, ids, np.arange(len(labels)), dataset)
+        _build_cache(directory, split, folder, dataset, images=cached)
+    with np.load(folder / "columns.npz", allow_pickle=False) as arrays:
+        columns = dict(arrays)
+    labels, ids = columns.pop("labels"), columns.pop("ids")
+    images: Any = np.load(folder / "images.npy", mmap_mode="r") if cached else RecordImages(directory, split)
+    return Source(images, labels, ids, np.arange(len(labels)), dataset, columns)
 
 
 def _cache_place(dataset: dict[str, Any], cache_dir: str | os.PathLike | None) -> pathlib.Path:
@@ -129,7 +162,9 @@ def _fingerprint(directory: pathlib.Path, split: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _build_cache(directory: pathlib.Path, split: str, folder: pathlib.Path) -> None:
+def _build_cache(
+    directory: pathlib.Path, split: str, folder: pathlib.Path, dataset: dict[str, Any], *, images: bool
+) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -138,32 +173,90 @@ def _build_cache(directory: pathlib.Path, split: str, folder: pathlib.Path) -> N
             f"{folder.parent}: cannot write the cache ({error}); set config.data.cache_dir"
         ) from error
     try:
-        _decode(directory, split, temporary)
+        _decode(directory, split, temporary, dataset, images=images)
         _put_in_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for stale in folder.parent.glob(f"{split}-*"):
-        if stale != folder and re.fullmatch(re.escape(split) + "-[0-9a-f]{16}", stale.name):
+    kind = folder.name[: -len("-0123456789abcdef")]
+    for stale in folder.parent.glob(f"{kind}-*"):
+        if stale != folder and re.fullmatch(re.escape(kind) + "-[0-9a-f]{16}", stale.name):
             logging.info("removing stale cache %s", stale)
             shutil.rmtree(stale, ignore_errors=True)
 
 
-def _decode(directory: pathlib.Path, split: str, folder: pathlib.Path) -> None:
-    """Write every example of the split to `folder`, in blocks."""
+def _decode(
+    directory: pathlib.Path, split: str, folder: pathlib.Path, dataset: dict[str, Any], *, images: bool
+) -> None:
+    """Write the columns of the split, and its `images`, to `folder`, in blocks."""
     builder = tfds.builder_from_directory(str(directory))
-    examples, feature = builder.as_data_source(split), builder.info.features["image"]
-    shape = (len(examples), *feature.shape)
-    images = np.lib.format.open_memmap(folder / "images.npy", "w+", dtype=feature.np_dtype, shape=shape)
-    labels, ids = np.zeros(len(examples), np.int32), []
+    examples, name = builder.as_data_source(split), _input_name(builder.info.features)
+    shape, dtype = (len(examples), *dataset["image_shape"]), dataset["image_dtype"]
+    pixels = np.lib.format.open_memmap(folder / "images.npy", "w+", dtype, shape) if images else None
+    columns = _Columns(len(examples), dataset)
     with tqdm(total=len(examples), desc=f"caching {split}", unit="image", disable=None) as bar:
-        for start in range(0, len(examples), BLOCK):
-            rows = range(start, min(start + BLOCK, len(examples)))
+        for start in range(0, len(examples), BLOCK if images else 8):
+            rows = range(start, min(start + (BLOCK if images else 8), len(examples)))
             for row, example in zip(rows, examples.__getitems__(rows), strict=True):
-                images[row], labels[row] = example["image"], example["label"]
-                ids.append(example["id"].decode())
+                columns.take(row, example)
+                if pixels is not None:
+                    pixels[row] = example[name]
             bar.update(len(rows))
-    images.flush()
-    np.savez(folder / "columns.npz", labels=labels, ids=np.array(ids, dtype=np.str_))
+    if pixels is not None:
+        pixels.flush()
+    np.savez(folder / "columns.npz", **columns.arrays())
+
+
+class _Columns:
+    """Labels, ids and provenance, collected example by example."""
+
+    def __init__(self, number: int, dataset: dict[str, Any]):
+        tasks = dataset.get("tasks")
+        self._labels = (
+            np.zeros(number, np.int32) if tasks is None else np.zeros((number, len(tasks)), np.int8)
+        )
+        self._texts: dict[str, list[str]] = {"ids": []}
+        self._counts = np.full(number, -1, np.int32)
+        self._of_tasks = tasks is not None
+
+    def take(self, row: int, example: dict[str, Any]) -> None:
+        """Note one example."""
+        self._texts["ids"].append(example["id"].decode())
+        if not self._of_tasks:
+            self._labels[row] = example["label"]
+            return
+        self._labels[row, example["label_positions"]] = example["label_values"]
+        self._counts[row] = example["cell_count"]
+        for name in TEXT_COLUMNS:
+            self._texts.setdefault(name, []).append(example[name].decode())
+
+    def arrays(self) -> dict[str, Any]:
+        """All of them by name; the name of a well is made unique by that of its plate."""
+        texts = {name: np.array(values, dtype=np.str_) for name, values in self._texts.items()}
+        if not self._of_tasks:
+            return {"labels": self._labels, **texts}
+        plates, wells = texts["plate"].tolist(), texts["well"].tolist()
+        texts["well"] = np.array([f"{p}-{w}" for p, w in zip(plates, wells, strict=True)], dtype=np.str_)
+        return {"labels": self._labels, "cell_count": self._counts, **texts}
+
+
+class RecordImages:
+    """Images of a split as an array would give them, decoded from the records when they are asked for."""
+
+    def __init__(self, directory: pathlib.Path, split: str):
+        self._directory, self._split = directory, split
+        builder = tfds.builder_from_directory(str(directory))
+        self._name = _input_name(builder.info.features)
+        self._examples = builder.as_data_source(split)
+        feature = builder.info.features[self._name]
+        self.shape, self.dtype = (len(self._examples), *feature.shape), np.dtype(feature.np_dtype)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Images of the given rows (any shape), in that order."""
+        rows = np.asarray(rows)
+        images = np.empty((rows.size, *self.shape[1:]), self.dtype)
+        for place, row in enumerate(rows.ravel().tolist()):
+            images[place] = self._examples[row][self._name]
+        return images.reshape(*rows.shape, *self.shape[1:])
 
 
 def _put_in_place(temporary: pathlib.Path, folder: pathlib.Path) -> None:

@@ -98,6 +98,7 @@ class ResNet(nn.Module):
             (ml-jku/hti-cnn, resnet.py).
         momentum: of the running statistics; None: the variant's.
         epsilon: of batch norm; None: the variant's.
+        remat: compute what is inside a block again for its gradient instead of keeping it: less memory, more time.
         dtype: compute dtype; parameters and statistics are float32.
         axis_name: pmap axis over which batch statistics are averaged, or None.
     """
@@ -107,6 +108,7 @@ class ResNet(nn.Module):
     width: int = 64
     variant: str = "torchvision"
     head: str = "global"
+    remat: bool = False
     momentum: float | None = None
     epsilon: float | None = None
     dtype: Any = jnp.float32
@@ -138,8 +140,9 @@ class ResNet(nn.Module):
         x = conv(self.width, (7, 7), 2, padding=3, name="conv1")(images.astype(self.dtype))
         features["conv1"] = x = nn.relu(norm(name="bn1")(x))
         features["pool1"] = x = layers.max_pool(x, 3, 2, padding=1)
+        bottleneck = nn.remat(_Bottleneck) if self.remat else _Bottleneck
         for name, stage, block in _blocks(self):
-            x = _Bottleneck(
+            x = bottleneck(
                 width=self.width * 2**stage,
                 stride=2 if stage > 0 and block == 0 else 1,
                 project=block == 0,
@@ -215,6 +218,7 @@ def create(
     width: int = 64,
     variant: str = "torchvision",
     head: str = "global",
+    remat: bool = False,
     momentum: float | None = None,
     epsilon: float | None = None,
     dtype: Any = jnp.float32,
@@ -227,6 +231,7 @@ def create(
         width=width,
         variant=variant,
         head=head,
+        remat=remat,
         momentum=momentum,
         epsilon=epsilon,
         dtype=dtype,

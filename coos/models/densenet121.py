@@ -100,6 +100,7 @@ class DenseNet(nn.Module):
         variant: "torchvision" or "keras".
         momentum: of the running statistics; None: the variant's.
         epsilon: of batch norm; None: the variant's.
+        remat: compute what is inside a layer again for its gradient instead of keeping it: less memory, more time.
         dtype: compute dtype; parameters and statistics are float32.
         axis_name: pmap axis over which batch statistics are averaged, or None.
     """
@@ -109,6 +110,7 @@ class DenseNet(nn.Module):
     blocks: tuple[int, ...] = (6, 12, 24, 16)
     initial: int | None = None
     variant: str = "torchvision"
+    remat: bool = False
     momentum: float | None = None
     epsilon: float | None = None
     dtype: Any = jnp.float32
@@ -133,6 +135,7 @@ class DenseNet(nn.Module):
             axis_name=self.axis_name,
         )
         features: dict[str, Array] = {}
+        dense_layer = nn.remat(_DenseLayer) if self.remat else _DenseLayer
         x = images.astype(self.dtype)
         x = conv(self.initial or 2 * self.growth, (7, 7), 2, padding=3, name="conv1")(x)
         features["conv1"] = x = nn.relu(norm(name="norm1")(x))
@@ -140,7 +143,7 @@ class DenseNet(nn.Module):
         for b, size in enumerate(self.blocks, 1):
             for i in range(1, size + 1):
                 name = f"dense{b}_{i}"
-                features[name] = _DenseLayer(self.growth, conv, norm, name=name)(x)
+                features[name] = dense_layer(self.growth, conv, norm, name=name)(x)
                 x = jnp.concatenate([x, features[name]], -1)
             features[f"dense{b}"] = x
             if b < len(self.blocks):
@@ -195,6 +198,7 @@ def create(
     blocks: tuple[int, ...] = (6, 12, 24, 16),
     initial: int | None = None,
     variant: str = "torchvision",
+    remat: bool = False,
     momentum: float | None = None,
     epsilon: float | None = None,
     dtype: Any = jnp.float32,
@@ -207,6 +211,7 @@ def create(
         blocks=tuple(blocks),
         initial=initial,
         variant=variant,
+        remat=remat,
         momentum=momentum,
         epsilon=epsilon,
         dtype=dtype,

@@ -120,7 +120,7 @@ def _check_run(run: Run) -> None:
 
 
 def _check_predictions(where: str, predictions: Predictions, num_classes: int) -> None:
-    ids, labels, probabilities = predictions
+    ids, labels, probabilities = predictions.ids, predictions.labels, predictions.probabilities
     if len(ids) == 0:
         raise ValueError(f"{where}: the predictions are empty; evaluate the set again")
     if probabilities.shape != (len(ids), num_classes):
@@ -194,7 +194,10 @@ def _in_order(predictions: Predictions, ids: np.ndarray) -> Predictions:
         return predictions
     rows = np.empty(len(ids), np.int64)
     rows[np.argsort(ids, kind="stable")] = np.argsort(predictions.ids, kind="stable")
-    return Predictions(*(array[rows] for array in predictions))
+    columns = {name: column[rows] for name, column in predictions.columns.items()}
+    return Predictions(
+        predictions.ids[rows], predictions.labels[rows], predictions.probabilities[rows], columns
+    )
 
 
 def differing_settings(runs: Sequence[Run]) -> list[str]:

@@ -1,5 +1,6 @@
 """Everything that can be wrong with a config, said before anything is computed or written."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,37 +17,36 @@ AT_LEAST_ONE = (
     "keep_checkpoints",
     "evaluation.batch_size",
 )
-CHOICES = {
+CLASSIFICATION_CHOICES = {
     "select": ("balanced_error", "cross_entropy"),  # lower is better
-    "data.mode": ("auto", "resident", "stream"),
     "evaluation.crops": (1, 5),
     "evaluation.validation_crops": (1, 5),
 }
 
 
+def _value(config: ml_collections.ConfigDict, name: str) -> Any:
+    node = config
+    for part in name.split("."):
+        node = node[part]
+    return node
+
+
+def check_choices(config: ml_collections.ConfigDict, choices: Mapping[str, tuple[Any, ...]]) -> None:
+    """Refuse a field {name: allowed values} that has none of them. Raises ValueError naming the field."""
+    for name, allowed in choices.items():
+        if _value(config, name) not in allowed:
+            raise ValueError(f"{name}={_value(config, name)!r}: choose one of {allowed}")
+
+
 def check_settings(config: ml_collections.ConfigDict) -> None:
-    """Refuse values that no data set could make right. Raises ValueError naming the field."""
-    flat = ml_collections.FrozenConfigDict(config)
-
-    def value(name: str) -> Any:
-        node = flat
-        for part in name.split("."):
-            node = node[part]
-        return node
-
+    """Refuse values that no data set and no task could make right. Raises ValueError naming the field."""
     for name in AT_LEAST_ONE:
-        if value(name) < 1:
-            raise ValueError(f"{name}={value(name)}: must be at least 1")
-    for name, choices in CHOICES.items():
-        if value(name) not in choices:
-            raise ValueError(f"{name}={value(name)!r}: choose one of {choices}")
+        if _value(config, name) < 1:
+            raise ValueError(f"{name}={_value(config, name)}: must be at least 1")
+    check_choices(config, {"data.mode": ("auto", "resident", "stream")})
     if config.steps_per_dispatch < 0 or config.seed < 0:
         raise ValueError(
             f"seed={config.seed}, steps_per_dispatch={config.steps_per_dispatch}: must not be negative"
-        )
-    if not 0 < config.data.validation_fraction < 1:
-        raise ValueError(
-            f"data.validation_fraction={config.data.validation_fraction}: must lie between 0 and 1"
         )
     if config.preprocess.intensity == "pretrained" and not config.start_from:
         raise ValueError(
@@ -61,6 +61,15 @@ def check_settings(config: ml_collections.ConfigDict) -> None:
         )
 
 
+def check_classification(config: ml_collections.ConfigDict) -> None:
+    """Refuse values that no data set could make right in a classification. Raises ValueError naming the field."""
+    check_choices(config, CLASSIFICATION_CHOICES)
+    if not 0 < config.data.validation_fraction < 1:
+        raise ValueError(
+            f"data.validation_fraction={config.data.validation_fraction}: must lie between 0 and 1"
+        )
+
+
 def _check_dtype(name: str) -> None:
     try:
         floating = jnp.issubdtype(jnp.dtype(name), jnp.floating)
@@ -72,6 +81,10 @@ def _check_dtype(name: str) -> None:
 
 def check_against(config: ml_collections.ConfigDict, dataset: dict[str, Any]) -> None:
     """Refuse settings that do not fit the images and sets of `dataset`, as `coos.data.source.describe` has it."""
+    if "class_names" not in dataset:
+        raise ValueError(
+            f"{dataset['directory']}: its examples have assays, not classes; task='classification' needs classes"
+        )
     height, width, _ = dataset["image_shape"]
     room = min(height, width) - config.preprocess.crop
     if room < 0:
@@ -80,6 +93,11 @@ def check_against(config: ml_collections.ConfigDict, dataset: dict[str, Any]) ->
         )
     if config.augment.max_offset > room:
         raise ValueError(f"augment.max_offset={config.augment.max_offset}: the images leave room for {room}")
+    check_sets(config, dataset)
+
+
+def check_sets(config: ml_collections.ConfigDict, dataset: dict[str, Any]) -> None:
+    """Refuse evaluation sets that the data set does not have."""
     missing = [name for name in config.evaluation.sets if name not in dataset["splits"]]
     if missing:
         raise ValueError(

@@ -33,9 +33,10 @@ class NonFiniteLoss(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """When things happen, in steps, and which validation value (an error or loss: lower is better) selects.
+    """When things happen, in steps, and which validation value selects the best of them.
 
-    `per_dispatch` steps run in one dispatch; the others say how often to log, evaluate and save.
+    `per_dispatch` steps run in one dispatch; the others say how often to log, evaluate and save. The lowest value of
+    `select` is the best, as of an error or a loss; with `maximize` the highest, as of a score.
     """
 
     num_steps: int
@@ -45,6 +46,7 @@ class Plan:
     checkpoint_every: int
     keep_checkpoints: int
     select: str
+    maximize: bool = False
 
     def lengths(self, start: int) -> Iterator[int]:
         """Steps of each dispatch from `start` on: none crosses an evaluation, a checkpoint or the end."""
@@ -190,10 +192,16 @@ def check_finite(
 
 @dataclasses.dataclass
 class Best:
-    """The best validation value so far and its step."""
+    """The best validation value so far and its step; None before there is one."""
 
-    value: float = math.inf
+    value: float | None = None
     step: int = 0
+
+    def is_beaten_by(self, value: float, *, maximize: bool) -> bool:
+        """Whether `value` is better; NaN never is."""
+        if self.value is None:
+            return not math.isnan(value)
+        return value > self.value if maximize else value < self.value
 
 
 def fit(
@@ -298,7 +306,7 @@ def _evaluate(
     count = values.pop("n", None)
     recorder.write(step, "validation", values, n=None if count is None else int(count))
     logging.info("step %d: validation %s", step, {name: round(value, 4) for name, value in values.items()})
-    if values[plan.select] < best.value:
+    if best.is_beaten_by(values[plan.select], maximize=plan.maximize):
         best.value, best.step = values[plan.select], step
         with Checkpoints(recorder.workdir / "best", keep=1) as checkpoints:
             host = {"params": to_host(state.params), "batch_stats": to_host(state.batch_stats)}

@@ -1,4 +1,4 @@
-"""Class probabilities of every example of a source, over all devices and processes."""
+"""Probabilities of every example of a source, over all devices and processes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ def predict(
     batch_size: int,
     progress: str | None = None,
 ) -> Predictions:
-    """Class probabilities of every example of `source`, in its order.
+    """Probabilities of every example of `source`, in its order.
 
     `predict_batch(variables, batch)` is a compiled step over all local devices. With `progress`, a bar of that
     name is shown. Every process returns the predictions of all.
@@ -36,7 +36,7 @@ def predict(
         probabilities.append(rows.reshape(-1, rows.shape[-1])[: len(numbers)])
         examples.append(numbers)
     ordered = _collect(np.concatenate(examples), np.concatenate(probabilities), len(source))
-    return Predictions(source.ids, source.labels, ordered)
+    return Predictions(source.ids, source.labels, ordered, source.columns)
 
 
 def _collect(examples: np.ndarray, rows: np.ndarray, total: int) -> np.ndarray:

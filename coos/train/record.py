@@ -29,6 +29,7 @@ def write(
     dataset: dict[str, Any],
     constants: dict[str, Any],
     *,
+    parameters: int,
     resuming: bool,
 ) -> None:
     """Write config.json; a run that resumes must be the one recorded there, but for its free fields.
@@ -38,7 +39,8 @@ def write(
             differences.
     """
     path, settings = workdir / "config.json", work.plain(config.to_dict())
-    found = {"config": settings, "dataset": dataset, "constants": constants, "versions": work.versions()}
+    found: dict[str, Any] = {"config": settings, "dataset": dataset, "constants": constants}
+    found |= {"parameters": parameters, "versions": work.versions()}
     if resuming:
         recorded = work.read_json(path)
         _refuse_differences(path, _flat(recorded["config"]), _flat(settings))
@@ -73,12 +75,18 @@ def _refuse_differences(path: pathlib.Path, recorded: dict[str, Any], wanted: di
 
 
 def refuse_other_images(recorded: dict[str, Any], found: dict[str, Any], *, where: str) -> None:
-    """Raise ValueError unless both data sets have the same channels (in order), classes and image shape."""
-    for name in ("channels", "class_names", "image_shape"):
-        if list(recorded[name]) != list(found[name]):
+    """Raise ValueError unless both data sets have the same channels (in order), classes or tasks, and image shape."""
+    for name in ("channels", "class_names", "tasks", "image_shape"):
+        if list(recorded.get(name, ())) != list(found.get(name, ())):
             raise ValueError(
-                f"{where}: trained with {name} {list(recorded[name])}, but {found['directory']} has {list(found[name])}"
+                f"{where}: trained with {name} {_short(recorded.get(name))}, but {found['directory']} has "
+                f"{_short(found.get(name))}"
             )
+
+
+def _short(names: Any, *, most: int = 12) -> str:
+    names = list(names or ())
+    return str(names) if len(names) <= most else f"{len(names)}, from {names[0]!r} to {names[-1]!r}"
 
 
 def refuse_other_cells(recorded: dict[str, Any], found: dict[str, Any], *, split: str, where: str) -> None:

@@ -1,6 +1,6 @@
 """The compiled steps: data-parallel training and prediction. `jax.pmap` is called here and nowhere else.
 
-Gradients, losses and counts are summed over the examples of all devices and divided once, so that a step is
+Gradients, losses and weights are summed over the examples of all devices and divided once, so that a step is
 the same whatever the number of devices (up to the order of additions).
 """
 
@@ -17,7 +17,8 @@ from coos.train.state import TrainState
 
 AXIS = "device"
 
-# loss(params, batch_stats, batch, key) -> (per-example losses (B,), (new batch_stats, {name: (B,)}))
+# loss(params, batch_stats, batch, key) -> (per-example losses (B,), (new batch_stats, {name: (B,)})). Where examples
+# count differently, such as by their number of labels, the values hold "weight" (B,); the others are sums over it.
 LossFunction = Callable[[Any, Any, dict[str, Array], Array], tuple[Array, tuple[Any, dict[str, Array]]]]
 
 
@@ -68,12 +69,14 @@ def train_step(
     """One update on this device's share of a batch, inside a pmap over `AXIS`.
 
     Returns the new state, and means over the whole batch of the loss and of what it reports, with the
-    per-example losses of this device under "example_loss".
+    per-example losses of this device under "example_loss". Sums over all devices are divided by the sum of all
+    weights (1 an example, unless the loss reports others); a batch of weight 0 gives no gradient and means of 0.
     """
     key = jax.random.fold_in(state.rng, state.step)
     gradients, batch_stats, values = _accumulate(loss, state, batch, key, parts=accumulation_steps)
-    count = jax.lax.psum(values["loss"].shape[0], AXIS)
-    gradients = jax.tree.map(lambda x: x / count, jax.lax.psum(gradients, AXIS))
+    weight = jax.lax.psum(values.pop("weight", jnp.ones_like(values["loss"])).sum(), AXIS)
+    weight = jnp.where(weight > 0, weight, 1)
+    gradients = jax.tree.map(lambda x: x / weight, jax.lax.psum(gradients, AXIS))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     new_state = dataclasses.replace(
         state,
@@ -82,7 +85,7 @@ def train_step(
         batch_stats=jax.lax.pmean(batch_stats, AXIS),
         opt_state=opt_state,
     )
-    means = {name: jax.lax.psum(value.sum(), AXIS) / count for name, value in values.items()}
+    means = {name: jax.lax.psum(value.sum(), AXIS) / weight for name, value in values.items()}
     return new_state, {**means, "example_loss": values["loss"]}
 
 

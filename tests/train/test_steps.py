@@ -20,7 +20,7 @@ def training(dataset):
 def make(dataset, **overrides):
     config = quickstart.get_config()
     config.update_from_flattened_dict({"model.width": 2, **overrides})
-    classifier = classification.make_classifier(config, source.describe(dataset), {"min_span": 1.0})
+    classifier = classification.make(config, source.describe(dataset), {"min_span": 1.0})
     optimizer = optim.create(config.optimizer, num_steps=300)
     key = jax.random.key(0, impl="rbg")  # the default key's init takes four times as long to compile
     return classifier, optimizer, states.create(lambda _: classifier.init(key), optimizer, seed=0)

@@ -17,7 +17,7 @@ from run_scripts import REPOSITORY, command, environment, run_script, small_sett
 
 from configs.coos7 import quickstart
 from coos import workdir as work
-from coos.train import classification
+from coos.train import run
 
 SGD = {
     "optimizer__name": "sgd",
@@ -287,7 +287,7 @@ def test_wrong_settings_say_what_to_change(overrides, message, dataset, tmp_path
     with config.unlocked():
         config.update_from_flattened_dict({**small_settings(dataset), **overrides})
     with pytest.raises(ValueError, match=re.escape(message)):
-        classification.train(config, tmp_path / "run")
+        run.train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists(), (
         "a run that never started locks its work directory"
     )
