@@ -1,15 +1,19 @@
-# make quickstart: simulate, build, train, evaluate, report. make test: the tests. Both set up .venv first.
+# make quickstart: COOS-7 in small: simulate, build, train, evaluate, report. make cell_painting: the same for Cell
+# Painting/ChEMBL, with labels, two networks and a comparison. make test: the tests. All set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 QUICKSTART_CELLS ?= 220
 QUICKSTART_FLAGS ?=
+COMPOUNDS ?= 400
+GAPNET_FLAGS ?=
+FNN_FLAGS ?=
 
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES ?= -1
 
-.PHONY: quickstart test test-slow lint clean
+.PHONY: quickstart cell_painting test test-slow lint clean
 
 quickstart: $(INSTALLED)
 	rm -rf data/quickstart runs/quickstart
@@ -18,6 +22,24 @@ quickstart: $(INSTALLED)
 	$(BIN)/python experiments/train.py --config=configs/coos7/quickstart.py --workdir=runs/quickstart/run $(QUICKSTART_FLAGS)
 	$(BIN)/python experiments/evaluate.py --workdir=runs/quickstart/run
 	$(BIN)/python experiments/report.py --workdirs=runs/quickstart/run --out=runs/quickstart/report
+
+SCREEN := data/cell_painting_quickstart
+PAGES := runs/cell_painting_quickstart
+
+cell_painting: $(INSTALLED)
+	rm -rf $(SCREEN) $(PAGES)
+	$(BIN)/python experiments/simulate.py cell_painting --out=$(SCREEN)/release --compounds=$(COMPOUNDS) --seed=0
+	$(BIN)/python experiments/label_matrix.py --chembl=$(SCREEN)/release/chembl.db \
+		--compounds=$(SCREEN)/release/compounds.csv --out=$(SCREEN)/release/labels
+	$(BIN)/python experiments/build.py cell_painting --source=$(SCREEN)/release --data_dir=$(SCREEN)
+	$(BIN)/python experiments/build.py cell_painting --source=$(SCREEN)/release --data_dir=$(SCREEN) \
+		--builder_config=profiles
+	$(BIN)/python experiments/train.py --config=configs/cell_painting/quickstart.py:gapnet --workdir=$(PAGES)/gapnet $(GAPNET_FLAGS)
+	$(BIN)/python experiments/train.py --config=configs/cell_painting/quickstart.py:fnn --workdir=$(PAGES)/fnn $(FNN_FLAGS)
+	$(BIN)/python experiments/evaluate.py --workdir=$(PAGES)/gapnet
+	$(BIN)/python experiments/evaluate.py --workdir=$(PAGES)/fnn
+	$(BIN)/python experiments/report.py --workdirs=$(PAGES)/gapnet,$(PAGES)/fnn --out=$(PAGES)/report \
+		--assay_groups=$(SCREEN)/release/assay-groups.csv
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
@@ -37,4 +59,4 @@ $(INSTALLED): setup.py constraints.txt
 	touch $(INSTALLED)
 
 clean:
-	rm -rf .venv .jax_cache data/quickstart runs/quickstart
+	rm -rf .venv .jax_cache data/quickstart runs/quickstart $(SCREEN) $(PAGES)

@@ -3,6 +3,7 @@
 import csv
 import os
 import pathlib
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -35,6 +36,110 @@ def stratified(
     chosen = np.zeros(len(labels), bool)
     chosen[first] = True
     return np.flatnonzero(chosen), np.flatnonzero(~chosen)
+
+
+def by_group(groups: Sequence[str], *, fractions: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
+    """Split members so that no group stands in two parts: all of a scaffold, a donor or a plate go together.
+
+    Groups are taken from the largest to the smallest, those of one size in an order drawn with `seed`, and each goes
+    to the part that lacks most of the members it should get (fraction * N). Groups of one member each are therefore
+    split at random, with the fractions met within one member; large groups end up in the large part.
+
+    Args:
+        groups: (N,) name of each member's group.
+        fractions: the share of members of every part, by its name; they add up to 1.
+        seed: of the order of groups of one size.
+
+    Returns:
+        The sorted positions of every part's members. Which members a part gets depends on the groups and the seed,
+        not on the order of the members.
+
+    Raises:
+        ValueError: fractions that are not positive or do not add up to 1, or a part that would get no member.
+    """
+    _check_fractions(fractions)
+    names, group_of, sizes = np.unique(np.asarray(groups, np.str_), return_inverse=True, return_counts=True)
+    shuffled = np.random.default_rng(seed).permutation(len(names))
+    parts = list(fractions)
+    lacking = np.array([fractions[part] for part in parts]) * len(groups)
+    part_of_group = np.zeros(len(names), np.int64)
+    for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+        part_of_group[group] = np.argmax(lacking)
+        lacking[part_of_group[group]] -= sizes[group]
+    split = {part: np.flatnonzero(part_of_group[group_of] == k) for k, part in enumerate(parts)}
+    refuse_empty(split)
+    return split
+
+
+def _check_fractions(fractions: Mapping[str, float]) -> None:
+    if (
+        not all(0 < fraction <= 1 for fraction in fractions.values())
+        or abs(sum(fractions.values()) - 1) > 1e-6
+    ):
+        raise ValueError(f"fractions {dict(fractions)}: must be positive and add up to 1")
+
+
+def refuse_empty(parts: Mapping[str, Sequence | np.ndarray]) -> None:
+    """Raise ValueError if a part of a split has no member."""
+    sizes = {name: len(members) for name, members in parts.items()}
+    for name, size in sizes.items():
+        if not size:
+            raise ValueError(f"part {name!r} of the split would be empty; members by part: {sizes}")
+
+
+def check_disjoint(parts: Mapping[str, Iterable[str]], *, what: str) -> None:
+    """Raise ValueError unless no name stands in two parts; `what` says what the names are."""
+    first: dict[str, str] = {}
+    for part, names in parts.items():
+        shared = sorted(name for name in set(names) if first.setdefault(name, part) != part)
+        if shared:
+            raise ValueError(
+                f"split: {len(shared)} {what}s stand in {part!r} and in another part, such as {shared[0]} in "
+                f"{first[shared[0]]!r}; every {what} must stand in one part"
+            )
+
+
+def load_lists(
+    folder: str | os.PathLike, parts: Sequence[str], *, columns: Sequence[str]
+) -> tuple[str, dict[str, list[str]]]:
+    """Read a split given as one file per part: `<folder>/<part>.csv` with one of `columns`.
+
+    Returns the first of `columns` that all files have, and its values by part.
+
+    Raises:
+        ValueError: a file is missing, the files have none of the columns in common, a value is empty, or one
+            stands there twice.
+    """
+    tables = {part: _read_columns(pathlib.Path(folder, f"{part}.csv")) for part in parts}
+    common = [column for column in columns if all(column in table for table in tables.values())]
+    if not common:
+        found = {part: list(table) for part, table in tables.items()}
+        raise ValueError(f"{folder}: none of the columns {list(columns)} is in all files; found {found}")
+    for part, table in tables.items():
+        _refuse_repeated(pathlib.Path(folder, f"{part}.csv"), table[common[0]])
+    return common[0], {part: table[common[0]] for part, table in tables.items()}
+
+
+def _read_columns(path: pathlib.Path) -> dict[str, list[str]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            table: dict[str, list[str]] = {name: [] for name in rows.fieldnames or ()}
+            for row in rows:
+                for name in table:
+                    table[name].append((row[name] or "").strip())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: missing; a given split has one file for every part") from None
+    return table
+
+
+def _refuse_repeated(path: pathlib.Path, values: Sequence[str]) -> None:
+    lines: dict[str, int] = {}
+    for line, value in enumerate(values, start=2):
+        if not value:
+            raise ValueError(f"{path}, line {line}: empty")
+        if lines.setdefault(value, line) != line:
+            raise ValueError(f"{path}, line {line}: {value} is on line {lines[value]} already")
 
 
 def save(path: str | os.PathLike, parts: dict[str, np.ndarray]) -> None:

@@ -4,6 +4,8 @@
     python experiments/benchmark.py input     # the input pipeline beside a plain memory-mapped read
     python experiments/benchmark.py retrieval # profile steps and retrieval metrics beside other tools
     python experiments/benchmark.py models    # every network, forward and training, beside the same in PyTorch
+    python experiments/benchmark.py multitask # scores of sparse assays, bootstrap, tests, beside scikit-learn
+    python experiments/benchmark.py views     # reading whole fields of view and training GapNet on them; memory
 
 Other networks and sizes: --config=configs/coos7/modern.py --config.model.width=64 and so on. The images are
 simulated in memory: their content does not matter for speed.
@@ -20,14 +22,14 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 from absl import app, flags
-from benchmarks import models, retrieval
+from benchmarks import models, multitask, retrieval, views
 from ml_collections import config_flags
 
 from coos import console, optim
 from coos import workdir as work
 from coos.data import pipeline, simulate
 from coos.data.source import Source
-from coos.train import classification, loop
+from coos.train import loop, run
 from coos.train import state as states
 
 DEFAULT = str(pathlib.Path(__file__).parent.parent / "configs" / "coos7" / "quickstart.py")
@@ -38,9 +40,9 @@ _ONLY = flags.DEFINE_string(
     "only", "", "retrieval: measure what has this in its title. models: names of networks, comma-separated."
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed stretches of each kind, taken in turns.", lower_bound=1)
-_BATCH = flags.DEFINE_integer("batch", None, "models: images per batch, instead of each network's own.", 1)
+_BATCH = flags.DEFINE_integer("batch", None, "models, views: images per batch, instead of the usual.", 1)
 _DTYPE = flags.DEFINE_enum(
-    "dtype", None, ["float32", "bfloat16"], "models: compute dtype; bfloat16 on GPUs, float32 on CPUs."
+    "dtype", None, ["float32", "bfloat16"], "models, views: compute dtype; bfloat16 on GPUs, float32 on CPUs."
 )
 _COMPILE = flags.DEFINE_boolean("compile", None, "models: torch.compile; on GPUs yes, on CPUs no.")
 _JSON = flags.DEFINE_string("json", "", "models: save the figures as JSON here.")
@@ -79,12 +81,12 @@ def measure_training(config, folder: pathlib.Path) -> dict[str, float]:
     the host, finiteness check, result rows, TensorBoard, progress bar; without evaluations and checkpoints.
     """
     source = simulated_source(folder)
-    classifier = classification.build(config, source)
+    classifier = run.build(config, source, folder)
     optimizer = optim.create(config.optimizer, num_steps=config.num_steps)
     host = states.create(classifier.init, optimizer, seed=0)
-    when = classification.plan(config)
+    when = run.plan(config)
     resident = pipeline.fits_on_device(source, mode=config.data.mode)
-    step = classification.make_step(classifier, optimizer, source if resident else None)
+    step = run.make_step(classifier, optimizer, source if resident else None)
     number = max(2, _STEPS.value // when.per_dispatch)
 
     def chunks(count: int) -> Iterator[pipeline.Chunk]:
@@ -174,35 +176,49 @@ def measure_input(config, folder: pathlib.Path) -> dict[str, float]:
 MEASURES = {"train": (measure_training, "step"), "input": (measure_input, "memmap")}
 
 
-def main(argv: list[str]) -> None:
-    """Run the named measurement and print it beside its peer."""
-    if len(argv) != 2 or argv[1] not in (*MEASURES, "retrieval", "models"):
-        raise app.UsageError(f"name one of: {', '.join((*MEASURES, 'retrieval', 'models'))}")
-    console.setup()
-    if argv[1] == "retrieval":
-        retrieval.main(rounds=_ROUNDS.value, only=_ONLY.value)
-        return
-    if argv[1] == "models":
-        settings = models.Settings(_ROUNDS.value, _BATCH.value, _DTYPE.value, _COMPILE.value)
-        try:
-            models.main(settings, only=_ONLY.value, json_path=_JSON.value)
-        except ValueError as error:
-            sys.exit(f"benchmark.py: {error}")
-        return
-    measure, peer = MEASURES[argv[1]]
+def measure_models() -> None:
+    """The networks, with the flags that only they have."""
+    settings = models.Settings(_ROUNDS.value, _BATCH.value, _DTYPE.value, _COMPILE.value)
+    models.main(settings, only=_ONLY.value, json_path=_JSON.value)
+
+
+OTHERS: dict[str, Callable[[], None]] = {
+    "retrieval": lambda: retrieval.main(rounds=_ROUNDS.value, only=_ONLY.value),
+    "models": measure_models,
+    "multitask": lambda: multitask.main(rounds=_ROUNDS.value),
+    "views": lambda: views.main(
+        rounds=_ROUNDS.value, batch=_BATCH.value, dtype=_DTYPE.value, steps=_STEPS.value
+    ),
+}
+
+
+def print_measure(name: str) -> None:
+    """Print a measurement of the config's training beside its peer."""
+    measure, peer = MEASURES[name]
     devices = jax.local_devices()
     config = _CONFIG.value
     print(
         f"{len(devices)} x {devices[0].device_kind}, {config.model.name} width {config.model.width}, "
         f"{config.model.dtype}, batch {config.batch_size}"
     )
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(config, pathlib.Path(folder))
+    for kind, value in found.items():
+        print(f"{kind:<20}{value:>12,.0f} images/s   {value / found[peer]:6.1%} of {peer}")
+
+
+def main(argv: list[str]) -> None:
+    """Run the named measurement and print it beside its peer."""
+    if len(argv) != 2 or argv[1] not in (*MEASURES, *OTHERS):
+        raise app.UsageError(f"name one of: {', '.join((*MEASURES, *OTHERS))}")
+    console.setup()
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            found = measure(config, pathlib.Path(folder))
+        if argv[1] in OTHERS:
+            OTHERS[argv[1]]()
+        else:
+            print_measure(argv[1])
     except ValueError as error:
         sys.exit(f"benchmark.py: {error}")
-    for name, value in found.items():
-        print(f"{name:<20}{value:>12,.0f} images/s   {value / found[peer]:6.1%} of {peer}")
 
 
 if __name__ == "__main__":

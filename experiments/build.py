@@ -3,6 +3,8 @@
     python experiments/build.py coos7 --source=DIR --data_dir=data
     python experiments/build.py coos7 --data_dir=data                    # downloads the release (2 GB)
     python experiments/build.py cell_folder --source=DIR --name=mine --data_dir=data
+    python experiments/build.py cell_painting --source=DIR --data_dir=data --processes=8
+    python experiments/build.py cell_painting --source=DIR --data_dir=data --worker=3 --num_workers=16   # one of 16
 
 Prints the folder of the built dataset, which `--config.data.directory` of train.py takes.
 """
@@ -18,27 +20,70 @@ from coos import console, registry
 
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder that holds the built datasets.")
 _SOURCE = flags.DEFINE_string("source", None, "Folder with the raw files; coos7 downloads them if absent.")
-_NAME = flags.DEFINE_string("name", None, "cell_folder: name of the dataset (default: the folder's name).")
-_CHANNELS = flags.DEFINE_list("channels", None, "Channel order (coos7: of the files; cell_folder: to store).")
-_CONFIG = flags.DEFINE_string("builder_config", None, "coos7: 'uint16' (raw, default) or 'float32'.")
-_MIRROR = flags.DEFINE_string("mirror", None, "coos7: base address to download from instead of Zenodo.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a dataset that is already built.")
 
-OPTION_NAMES = {
+flags.DEFINE_string("name", None, "cell_folder: name of the dataset (default: the folder's name).")
+flags.DEFINE_list("channels", None, "Channel order (coos7, .npz views: of the files; TIFF files: to store).")
+flags.DEFINE_string(
+    "builder_config",
+    None,
+    "coos7: 'uint16' (raw, default) or 'float32'; cell_painting: 'views' (default), 'cells' or 'profiles'.",
+)
+flags.DEFINE_string("mirror", None, "coos7: base address to download from instead of Zenodo.")
+flags.DEFINE_string("labels", None, "cell_painting: label matrix folder (default: SOURCE/labels).")
+flags.DEFINE_string("index", None, "cell_painting: sample index (default: SOURCE/sample-index.csv).")
+flags.DEFINE_string(
+    "split", None, "cell_painting: 'random' (default), 'scaffold', or a folder with train.csv, ..."
+)
+flags.DEFINE_list("split_fractions", None, "cell_painting: of compounds (default: 0.7,0.1,0.2).")
+flags.DEFINE_integer("split_seed", None, "cell_painting: seed of the split (default: 0).")
+flags.DEFINE_string(
+    "profiles", None, "cell_painting: table of profiles (default: SOURCE/profiles.parquet or .csv)."
+)
+flags.DEFINE_string("cells", None, "cell_painting: table of cells (default: SOURCE/cells.parquet or .csv).")
+flags.DEFINE_integer("crop_size", None, "cell_painting: pixels of the crops of config cells (default: 96).")
+flags.DEFINE_bool(
+    "drop_nonfinite_features", None, "cell_painting: leave out features with NaN or infinite values."
+)
+flags.DEFINE_integer(
+    "num_shards", None, "cell_painting: about how many files in all (default: as make 512 MB each)."
+)
+flags.DEFINE_integer("worker", None, "cell_painting: the number of this machine, from 0, of --num_workers.")
+flags.DEFINE_integer("num_workers", None, "cell_painting: machines that build side by side (default: 1).")
+flags.DEFINE_integer("processes", None, "cell_painting: processes on this machine (default: 1).")
+
+CELL_PAINTING = (
+    *(
+        "labels",
+        "index",
+        "split",
+        "split_fractions",
+        "split_seed",
+        "channels",
+        "profiles",
+        "cells",
+        "crop_size",
+    ),
+    *("drop_nonfinite_features", "num_shards", "worker", "num_workers", "processes"),
+)
+OPTION_NAMES = {  # what each builder calls the flags that it takes
     "coos7": {"channels": "file_channels", "builder_config": "config", "mirror": "mirror"},
     "cell_folder": {"channels": "channels", "name": "name"},
+    "cell_painting": {**{name: name for name in CELL_PAINTING}, "builder_config": "config"},
 }
 
 
 def make_builder(dataset: str):
     """The builder of `dataset` with the options given as flags; an option it does not have is an error."""
     module = registry.lookup("tfds_builders", dataset)
-    values = {"channels": _CHANNELS, "builder_config": _CONFIG, "mirror": _MIRROR, "name": _NAME}
-    given = {flag: holder.value for flag, holder in values.items() if holder.value is not None}
+    known = dict.fromkeys(flag for names in OPTION_NAMES.values() for flag in names)
+    given = {flag: flags.FLAGS[flag].value for flag in known if flags.FLAGS[flag].value is not None}
     names = OPTION_NAMES.get(dataset, {})
     unknown = [flag for flag in given if flag not in names]
     if unknown:
         raise ValueError(f"--{unknown[0]}: {dataset} does not have this option")
+    if (given.get("num_workers") or 1) > 1 and _OVERWRITE.value:
+        raise ValueError("--overwrite is for one worker; remove the old dataset, then start the workers")
     options = {names[flag]: value for flag, value in given.items()}
     return module.Builder(source=_SOURCE.value, data_dir=_DATA_DIR.value, **options)
 
@@ -93,18 +138,43 @@ def rebuild(builder, path: pathlib.Path) -> str:
 
 
 def summary(builder) -> str:
-    """Channels, image shape and dtype, and the number of images of each class in each split."""
-    feature, metadata = builder.info.features["image"], builder.info.metadata
-    names, counts = metadata["class_names"], metadata["class_counts"]
+    """What was stored, and what each split holds: images of each class, or compounds and labels of many tasks."""
+    metadata = builder.info.metadata
+    return tasks_summary(builder.info) if "tasks" in metadata else classes_summary(builder.info)
+
+
+def stored(info) -> str:
+    """Channels, shape and dtype of the images, or the number of features."""
+    if "profile" in info.features:
+        return f"profiles of {info.features['profile'].shape[0]:,} features"
+    feature = info.features["image"]
+    names = ", ".join(info.metadata["channels"])
+    return f"channels {names}; images {feature.shape} {np.dtype(feature.np_dtype).name}"
+
+
+def classes_summary(info) -> str:
+    """The number of images of each class in each split."""
+    names, counts = info.metadata["class_names"], info.metadata["class_counts"]
     width = max(len(name) for name in (*names, "class"))
-    lines = [
-        f"channels {', '.join(metadata['channels'])}; images {feature.shape} {np.dtype(feature.np_dtype).name}"
-    ]
-    lines.append(f"{'class':<{width}}" + "".join(f"{split:>12}" for split in counts))
+    lines = [stored(info), f"{'class':<{width}}" + "".join(f"{split:>12}" for split in counts)]
     for k, name in enumerate(names):
         lines.append(f"{name:<{width}}" + "".join(f"{counts[split][k]:>12,}" for split in counts))
     for split, number in counts.items():
         lines += [f"NOTE {split}: no images of {name}" for k, name in enumerate(names) if not number[k]]
+    return "\n".join(lines)
+
+
+def tasks_summary(info) -> str:
+    """Examples, wells, compounds and labels of each split, and what was left out."""
+    metadata = info.metadata
+    counts, tasks = metadata["counts"], len(metadata["tasks"])
+    lines = [f"{stored(info)}; {tasks} tasks", f"{'':<10}" + "".join(f"{split:>12}" for split in counts)]
+    for row in ("examples", "wells", "compounds", "active", "inactive"):
+        lines.append(f"{row:<10}" + "".join(f"{count[row]:>12,}" for count in counts.values()))
+    density = [(c["active"] + c["inactive"]) / (c["compounds"] * tasks) for c in counts.values()]
+    lines.append(f"{'density':<10}" + "".join(f"{value:>12.3%}" for value in density))
+    for reason, note in metadata["left_out"].items():
+        lines.append(f"NOTE left out: {note['number']:,} {reason}, such as {', '.join(note['such as'])}")
     return "\n".join(lines)
 
 
@@ -118,6 +188,12 @@ def main(argv: list[str]) -> None:
         path = build(builder, overwrite=_OVERWRITE.value)
     except (ValueError, OSError) as error:
         sys.exit(f"build.py: {error}")
+    missing = getattr(builder, "missing_shards", [])
+    if missing:
+        print(
+            f"{len(missing)} shards are still missing, such as {missing[0]}; the worker that writes the last finishes"
+        )
+        return
     print(summary(builder))
     for name, (found, published) in builder.info.metadata.get("differences_from_published", {}).items():
         print(f"NOTE {name}: {found} images found, {published} published")

@@ -1,20 +1,22 @@
-"""Write one HTML page about how a classifier's errors grow under covariate shift.
+"""Write one HTML page about finished runs: how a classifier's errors grow under covariate shift, or assays.
 
     python experiments/report.py --workdirs "runs/raw_*,runs/stretched_*" --out report
+    python experiments/report.py --workdirs "runs/gapnet_*,runs/fnn_*" --pair gapnet,fnn --out report
 
 Work directories need predictions (experiments/evaluate.py). Runs of the same name are seeds of one
-configuration; several configurations stand side by side.
+configuration; several configurations stand side by side. Which page it is depends on the task of the runs.
 """
 
 import functools
 import glob
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags
 
 from coos import console, workdir
-from coos.report import covariate_shift, pictures
+from coos.report import covariate_shift
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("workdirs", None, "Work directories, comma separated; globs are expanded.", required=True)
@@ -22,9 +24,17 @@ flags.DEFINE_string("out", None, "Folder for index.html, figures/ and tables/.",
 flags.DEFINE_bool("images", True, "Show cells. Needs the data set; --noimages does without.")
 flags.DEFINE_string("data_dir", None, "Where the data set lies now, if not where the runs read it.")
 flags.DEFINE_integer("num_resamples", 1000, "Bootstrap resamples behind the intervals.", lower_bound=1)
-flags.DEFINE_integer("cells", 3, "Cells shown per class and set.", lower_bound=1)
+flags.DEFINE_integer(
+    "cells", 3, "Cells shown per class and set; of assays, views per assay and class.", lower_bound=1
+)
 flags.DEFINE_integer("mistakes", 8, "Mistakes shown per configuration and set.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Seed of the resamples and of the choice of cells.")
+flags.DEFINE_string(
+    "set", None, "Assays only: the set that is judged; default: test, or the first without it."
+)
+flags.DEFINE_enum("level", "well", ["well", "compound"], "Assays only: what views are averaged over.")
+flags.DEFINE_list("pair", None, "Assays only: two runs for the scatter plot; default: the two best.")
+flags.DEFINE_string("assay_groups", None, "Assays only: CSV of ASSAY_ID, GROUP, for their means.")
 flags.DEFINE_bool("open", True, "Say how to open the page.")
 
 
@@ -46,7 +56,7 @@ def find_workdirs(patterns: Sequence[str]) -> list[pathlib.Path]:
     return list(found.values())
 
 
-def image_loader(runs: Sequence[workdir.Run], data_dir: str | None) -> pictures.Images:
+def image_loader(runs: Sequence[workdir.Run], data_dir: str | None) -> Callable[[str], Any]:
     """A function from set name to its images, read from `data_dir` or from where the first run read them."""
     # --noimages must work without the data set and what reads it.
     from coos.data import source
@@ -68,6 +78,54 @@ def how_to_open(page: pathlib.Path) -> str:
     )
 
 
+def task_of(runs: Sequence[workdir.Run]) -> str:
+    """The task that all runs share; runs of before there were several are classifiers."""
+    tasks = {run.config.get("task", "classification"): run for run in runs}
+    if len(tasks) > 1:
+        listed = ", ".join(f"{run.path} {task}" for task, run in tasks.items())
+        raise ValueError(f"runs of different tasks do not fit on one page: {listed}; report them apart")
+    task = next(iter(tasks))
+    if task not in PAGES:
+        raise ValueError(f"{runs[0].path}: no page for the task {task!r}; there are {', '.join(PAGES)}")
+    return task
+
+
+def write_covariate_shift(runs: Sequence[workdir.Run]) -> pathlib.Path:
+    """The page of classifiers."""
+    return covariate_shift.write(
+        FLAGS.out,
+        runs,
+        images=image_loader(runs, FLAGS.data_dir) if FLAGS.images else None,
+        num_resamples=FLAGS.num_resamples,
+        cells=FLAGS.cells,
+        mistakes=FLAGS.mistakes,
+        seed=FLAGS.seed,
+    )
+
+
+def write_assays(runs: Sequence[workdir.Run]) -> pathlib.Path:
+    """The page of assay predictions; its pictures are those of the first run of images."""
+    # Reads data sets and networks, which the other page can do without.
+    from coos.report import assay_groups, assays
+
+    shown = [run for run in runs if len(run.dataset.get("image_shape") or ()) == 3]
+    return assays.write(
+        FLAGS.out,
+        runs,
+        set_name=FLAGS.set,
+        level=FLAGS.level,
+        pair=FLAGS.pair,
+        groups=assay_groups.read(FLAGS.assay_groups) if FLAGS.assay_groups else None,
+        images=image_loader(shown, FLAGS.data_dir) if FLAGS.images and shown else None,
+        num_resamples=FLAGS.num_resamples,
+        views=FLAGS.cells,
+        seed=FLAGS.seed,
+    )
+
+
+PAGES = {"classification": write_covariate_shift, "multitask": write_assays}
+
+
 def main(argv: Sequence[str]) -> None:
     """Read the runs, write the page, print where it is; mistakes of the user end in one line."""
     if len(argv) > 1:
@@ -77,15 +135,7 @@ def main(argv: Sequence[str]) -> None:
     console.setup()
     try:
         runs = [workdir.load_run(path) for path in find_workdirs(FLAGS.workdirs)]
-        page = covariate_shift.write(
-            FLAGS.out,
-            runs,
-            images=image_loader(runs, FLAGS.data_dir) if FLAGS.images else None,
-            num_resamples=FLAGS.num_resamples,
-            cells=FLAGS.cells,
-            mistakes=FLAGS.mistakes,
-            seed=FLAGS.seed,
-        )
+        page = PAGES[task_of(runs)](runs)
     except (ValueError, OSError) as error:
         raise SystemExit(f"report: {error}") from error
     print(page)

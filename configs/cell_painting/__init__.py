@@ -1,0 +1,1 @@
+"""Runs on Cell Painting/ChEMBL (Hofmarcher et al. 2019)."""

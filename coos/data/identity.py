@@ -3,7 +3,7 @@
 import hashlib
 import pathlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,17 +14,37 @@ def identified(
 ) -> Iterator[Any]:
     """Pass (key, example) on; at the end note the split's digest and its examples per class in `metadata`.
 
-    The digest is the sum over examples of CRC-32(id, label, pixels), modulo 2**64: the same for the same
-    examples in any order. Two data sets with equal digests hold the same cells.
+    The digest is the sum of `checksum` over examples, modulo 2**64: the same for the same examples in any order.
+    Two data sets with equal digests hold the same cells.
     """
     total, counts = 0, [0] * num_classes
     for key, example in examples:
-        head = zlib.crc32(f"{example['id']} {example['label']}".encode())
-        total += zlib.crc32(np.ascontiguousarray(example["image"]).data.cast("B"), head)
+        total += checksum(example)
         counts[example["label"]] += 1
         yield key, example
-    metadata.setdefault("digests", {})[split] = f"{total % 2**64:016x}"
+    metadata.setdefault("digests", {})[split] = as_digest(total)
     metadata.setdefault("class_counts", {})[split] = counts
+
+
+def checksum(example: Mapping[str, Any]) -> int:
+    """CRC-32 of id, label and values of one example.
+
+    The label is `label`, or the sparse `label_positions` (n,) and `label_values` (n,) of several tasks; the values
+    are those of `image` or `profile`, as bytes.
+    """
+    if "label" in example:
+        head = zlib.crc32(f"{example['id']} {example['label']}".encode())
+    else:
+        positions = np.asarray(example["label_positions"], "<i4").tobytes()
+        values = np.asarray(example["label_values"], "<i1").tobytes()
+        head = zlib.crc32(values, zlib.crc32(positions, zlib.crc32(f"{example['id']} ".encode())))
+    array = np.ascontiguousarray(example["image" if "image" in example else "profile"])
+    return zlib.crc32(array.reshape(-1).view(np.uint8).data, head)
+
+
+def as_digest(total: int) -> str:
+    """A sum of checksums, modulo 2**64, as 16 hexadecimal digits."""
+    return f"{total % 2**64:016x}"
 
 
 def files_digest(paths: Iterable[pathlib.Path]) -> str:

@@ -6,6 +6,7 @@ megabytes are read from the records instead: there a copy would cost terabytes a
 `columns.npz` is made.
 """
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import os
@@ -20,7 +21,10 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
+from coos.data import records
+
 BLOCK = 256
+READERS = 8  # threads that read records
 STORES = ("auto", "cache", "records")
 LARGE_IMAGE = 2**18  # bytes, from which on "auto" reads records
 TEXT_COLUMNS = ("plate", "well", "site", "compound")
@@ -240,23 +244,23 @@ class _Columns:
 
 
 class RecordImages:
-    """Images of a split as an array would give them, decoded from the records when they are asked for."""
+    """Images of a split as an array would give them, read from the records when they are asked for."""
 
     def __init__(self, directory: pathlib.Path, split: str):
-        self._directory, self._split = directory, split
         builder = tfds.builder_from_directory(str(directory))
         self._name = _input_name(builder.info.features)
-        self._examples = builder.as_data_source(split)
+        self._records = builder.as_data_source(split).data_source
+        self._pool = concurrent.futures.ThreadPoolExecutor(READERS, thread_name_prefix="records")
         feature = builder.info.features[self._name]
-        self.shape, self.dtype = (len(self._examples), *feature.shape), np.dtype(feature.np_dtype)
+        self.shape, self.dtype = (len(self._records), *feature.shape), np.dtype(feature.np_dtype)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Images of the given rows (any shape), in that order."""
-        rows = np.asarray(rows)
-        images = np.empty((rows.size, *self.shape[1:]), self.dtype)
-        for place, row in enumerate(rows.ravel().tolist()):
-            images[place] = self._examples[row][self._name]
-        return images.reshape(*rows.shape, *self.shape[1:])
+        rows, shape = np.asarray(rows), self.shape[1:]
+        images = records.read_images(
+            self._records, rows.ravel(), name=self._name, shape=shape, dtype=self.dtype, pool=self._pool
+        )
+        return images.reshape(*rows.shape, *shape)
 
 
 def _put_in_place(temporary: pathlib.Path, folder: pathlib.Path) -> None:

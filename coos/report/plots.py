@@ -210,8 +210,10 @@ def _write_cells(axes: Axes, image: Any, values: np.ndarray, texts: list[list[st
         )
 
 
-def curves_plot(curves: Sequence[dict[str, Any]], *, ylabel: str, simulated: bool) -> Figure:
-    """Metrics against training step, on a logarithmic scale if all values are positive.
+def curves_plot(
+    curves: Sequence[dict[str, Any]], *, ylabel: str, simulated: bool, logarithmic: bool = True
+) -> Figure:
+    """Metrics against training step: if `logarithmic`, on such a scale if all values are positive, else from 0.
 
     Each curve is {"group", "label", "steps", "values", "best", "style"}: a group has one colour, a label is
     named once, and a star marks the value at step `best` (NaN: none).
@@ -229,12 +231,12 @@ def curves_plot(curves: Sequence[dict[str, Any]], *, ylabel: str, simulated: boo
         )
         at = np.nonzero(curve["steps"] == curve["best"])[0]
         axes.plot(curve["steps"][at], curve["values"][at], "*", color=colour, ms=12, mec="black", mew=0.6)
-    if all((curve["values"] > 0).all() for curve in curves):
+    if logarithmic and all((curve["values"] > 0).all() for curve in curves):
         axes.set_yscale("log")
         for axis_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             axis_formatter("{x:g}")
         axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-    else:
+    elif logarithmic:
         axes.set_ylim(0, None)
     axes.set(xlabel="training step", ylabel=ylabel)
     _tidy(axes)

@@ -79,12 +79,20 @@ def _check_dtype(name: str) -> None:
         raise ValueError(f"model.dtype={name!r}: choose a floating type such as 'float32' or 'bfloat16'")
 
 
+TARGETS = {"classification": "class_names", "multitask": "tasks"}
+
+
+def check_targets(config: ml_collections.ConfigDict, dataset: dict[str, Any]) -> None:
+    """Refuse a data set whose examples have no targets of the task."""
+    if TARGETS[config.task] not in dataset:
+        kinds = [task for task, name in TARGETS.items() if name in dataset]
+        raise ValueError(
+            f"task={config.task!r}: {dataset['directory']} has no {TARGETS[config.task]}; its task is {kinds[0]!r}"
+        )
+
+
 def check_against(config: ml_collections.ConfigDict, dataset: dict[str, Any]) -> None:
     """Refuse settings that do not fit the images and sets of `dataset`, as `coos.data.source.describe` has it."""
-    if "class_names" not in dataset:
-        raise ValueError(
-            f"{dataset['directory']}: its examples have assays, not classes; task='classification' needs classes"
-        )
     height, width, _ = dataset["image_shape"]
     room = min(height, width) - config.preprocess.crop
     if room < 0:

@@ -69,9 +69,11 @@ def augment_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The config as it is; ValueError where it cannot be right, by itself or for the data set."""
+    dataset = sources.describe(config.data.directory)
+    checks.check_targets(config, dataset)
     checks.check_settings(config)
     checks.check_classification(config)
-    checks.check_against(config, sources.describe(config.data.directory))
+    checks.check_against(config, dataset)
     return config
 
 

@@ -68,10 +68,7 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     num_steps 0 means `num_epochs` epochs, evaluate_every and checkpoint_every 0 once an epoch.
     """
     dataset = sources.describe(config.data.directory)
-    if "tasks" not in dataset:
-        raise ValueError(
-            f"{dataset['directory']}: its examples have classes, not assays; task='multitask' needs assays"
-        )
+    checks.check_targets(config, dataset)
     _check_splits(config, dataset)
     total = dataset["splits"][config.data.train_split]
     epoch = -(-pipeline.examples_per_epoch(total, config.data.epoch_share) // max(1, config.batch_size))

@@ -37,7 +37,7 @@ def test_cache_is_used_again_and_rebuilt_when_stale(dataset, tmp_path):
 
 
 def test_killed_while_caching_leaves_no_cache(dataset, tmp_path, monkeypatch):
-    def killed(directory, split, folder):
+    def killed(directory, split, folder, *others, **options):
         (folder / "images.npy").write_bytes(b"half")
         raise KeyboardInterrupt
 
@@ -86,3 +86,17 @@ def test_digests_tell_cells_apart_and_not_their_order(dataset):
     assert digest(cells)[0] != digest(changed)[0]
     assert digest(cells)[0] != digest(cells[:4])[0]
     assert len(set(source.describe(dataset)["digests"].values())) == 5
+
+
+def test_images_from_the_records_are_those_of_the_cache(dataset, tmp_path):
+    cached = source.load(dataset, "test1", cache_dir=tmp_path, store="cache")
+    read = source.load(dataset, "test1", cache_dir=tmp_path, store="records")
+    assert (read.images.shape, read.images.dtype) == (cached.images.shape, cached.images.dtype)
+    assert not list(tmp_path.glob("*/*columns*/images.npy"))
+    rows = np.array([[5, 0], [3, 5]])
+    np.testing.assert_array_equal(read.gather(rows), cached.gather(rows))
+    np.testing.assert_array_equal(read.ids, cached.ids)
+    np.testing.assert_array_equal(read.labels, cached.labels)
+    assert len(list(tmp_path.glob("*/test1-*"))) == 2  # neither takes the other for stale
+    with pytest.raises(ValueError, match="store='disk': choose one of"):
+        source.load(dataset, "test1", store="disk")

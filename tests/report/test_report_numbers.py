@@ -127,7 +127,7 @@ def test_bad_runs_say_what_to_do(tmp_path):
 def test_rows_are_aligned_by_id(tmp_path):
     first, second = make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=1)
     order = np.random.default_rng(0).permutation(SETS["test1"])
-    shuffled = Predictions(*(array[order] for array in second.predictions["test1"]))
+    shuffled = Predictions(*(array[order] for array in second.predictions["test1"][:3]))
     expected = second.predictions["test1"]
     second.predictions["test1"] = shuffled
     aligned = comparison.compare([first, second]).evaluated["test1"].predictions[1]

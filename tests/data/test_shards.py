@@ -1,0 +1,296 @@
+"""Sharded writing: any number of workers and processes give one dataset, a kill loses a shard, plans do not mix."""
+
+import functools
+import os
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from coos.data import identity, shard_plan, sharded_builder, shards
+
+SIZES = {"train": np.array([1, 3, 2, 1, 4, 1, 2]), "test": np.ones(4, int)}
+RECIPE = {"source": "nowhere", "options": {"crop": 5}}
+
+
+def example(split, unit, cell):
+    image = np.random.default_rng([unit, cell, len(split)]).integers(0, 65536, (3, 4, 2)).astype(np.uint16)
+    positions = np.arange(unit % 3, dtype=np.int32)
+    values = np.where(positions % 2, 1, -1).astype(np.int8)
+    return {
+        "id": f"{split}-{unit}-{cell}",
+        "image": image,
+        "label_positions": positions,
+        "label_values": values,
+    }
+
+
+def read(split, unit, *, log=None, sizes=SIZES):
+    """Runs in other processes too, which must not load JAX: it starts threads and takes devices."""
+    assert "jax" not in sys.modules or os.getpid() == MAIN
+    if log is not None:
+        log.append((split, unit))
+    for cell in range(sizes[split][unit]):
+        yield example(split, unit, cell)
+
+
+MAIN = os.getpid()
+
+
+def make_info(data_dir):
+    features = tfds.features.FeaturesDict(
+        {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Tensor(shape=(3, 4, 2), dtype=np.uint16, encoding="bytes"),
+            "label_positions": tfds.features.Tensor(shape=(None,), dtype=np.int32),
+            "label_values": tfds.features.Tensor(shape=(None,), dtype=np.int8),
+        }
+    )
+    made = Made(features, data_dir=data_dir)
+    return made.info
+
+
+class Made(sharded_builder.ShardedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, features, **kwargs):
+        self.features = features
+        super().__init__(**kwargs)
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self, features=self.features, metadata=tfds.core.MetadataDict(tasks=["a", "b"])
+        )
+
+    def shard_plan(self):
+        return make_plan(), read
+
+
+def make_plan(**changes):
+    options = {"example_bytes": 100, "recipe": RECIPE, "num_shards": 5, "seed": 3} | changes
+    return shard_plan.make_plan("made", options.pop("sizes", SIZES), **options)
+
+
+def build(data_dir, plan=None, **options):
+    info = make_info(data_dir)
+    return shards.build(plan or make_plan(), info, options.pop("read", read), **options), info
+
+
+def files(data_dir):
+    """Every record file of the finished dataset, by name."""
+    folder = data_dir / "made" / "1.0.0"
+    return {path.name: path.read_bytes() for path in folder.glob("*.array_record-*")}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The dataset as one process writes it."""
+    data_dir = tmp_path_factory.mktemp("whole")
+    missing, _ = build(data_dir)
+    assert missing == []
+    return data_dir
+
+
+def test_every_example_stands_in_the_dataset_once_and_as_it_was(whole):
+    builder = tfds.builder_from_directory(str(whole / "made" / "1.0.0"))
+    assert builder.info.metadata["tasks"] == ["a", "b"]
+    for split, sizes in SIZES.items():
+        source = builder.as_data_source(split)
+        found = {source[i]["id"].decode(): source[i] for i in range(len(source))}
+        wanted = {e["id"]: e for unit in range(len(sizes)) for e in read(split, unit)}
+        assert len(source) == sizes.sum()
+        assert found.keys() == wanted.keys()
+        for name, one in wanted.items():
+            for key in ("image", "label_positions", "label_values"):
+                np.testing.assert_array_equal(found[name][key], one[key])
+                assert found[name][key].dtype == one[key].dtype
+        total = sum(identity.checksum(one) for one in wanted.values())
+        assert builder.info.metadata["digests"][split] == f"{total % 2**64:016x}"
+        assert builder.info.splits[split].num_shards == {"train": 4, "test": 2}[split]
+    assert "tensorflow" not in sys.modules
+    left = {path.name for path in (whole / "made" / "1.0.0").iterdir() if "array_record" not in path.name}
+    assert left == {"dataset_info.json", "features.json", "metadata.json"}
+    assert os.listdir(whole / "made") == ["1.0.0"]
+
+
+def test_cells_of_one_file_are_mixed_within_their_shard(whole):
+    source = tfds.builder_from_directory(str(whole / "made" / "1.0.0")).as_data_source("train")
+    order = [source[i]["id"].decode() for i in range(len(source))]
+    plan = [shard for shard in make_plan().shards() if shard.split == "train"]
+    by_unit = [e["id"] for shard in plan for unit in shard.units for e in read("train", unit)]
+    assert order != by_unit
+    assert sorted(order) == sorted(by_unit)
+    start = 0
+    for shard in plan:  # but never beyond it
+        stop = start + shard.num_examples
+        assert sorted(order[start:stop]) == sorted(by_unit[start:stop])
+        start = stop
+
+
+def test_three_workers_and_two_processes_write_the_same_bytes(whole, tmp_path):
+    for worker in (2, 0):
+        missing, info = build(tmp_path / "workers", worker=worker, num_workers=3)
+        assert missing
+        assert not info.splits
+    done, info = build(tmp_path / "workers", worker=1, num_workers=3)
+    assert done == []
+    assert info.splits["train"].num_examples == 14
+    assert files(tmp_path / "workers") == files(whole)
+    build(tmp_path / "processes", processes=2)
+    assert files(tmp_path / "processes") == files(whole)
+    late, info = build(tmp_path / "workers", worker=0, num_workers=3, read=None)  # finds it finished
+    assert late == []
+    assert info.splits["test"].num_examples == 4
+
+
+def test_missing_shards_are_those_of_the_other_workers(tmp_path):
+    names = [shard.filename for shard in make_plan().shards()]
+    missing, _ = build(tmp_path, worker=1, num_workers=3)
+    assert missing == [name for k, name in enumerate(names) if k % 3 != 1]
+
+
+def test_a_killed_build_resumes_and_writes_only_what_is_missing(whole, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def dies(split, unit):
+        if (split, unit) == ("train", last.units[-1]):
+            raise Killed
+        yield from read(split, unit)
+
+    last = [shard for shard in make_plan().shards() if shard.split == "train"][-1]
+    with pytest.raises(Killed):
+        build(tmp_path, read=dies)
+    folder = tmp_path / "made" / "1.0.0.building"
+    done = make_plan().shards()[0]
+    assert shards.is_complete(folder, done, make_plan().digest)
+    assert not (folder / last.filename).exists()
+    (folder / f".{last.filename}.elsewhere.77.tmp").write_bytes(b"half a shard")
+    log = []
+    build(tmp_path, read=functools.partial(read, log=log))
+    assert ("train", last.units[0]) in log
+    assert not {("train", unit) for unit in done.units} & set(log)
+    assert files(tmp_path) == files(whole)
+    assert not list((tmp_path / "made" / "1.0.0").glob(".*"))
+
+
+@pytest.mark.parametrize("harm", ["no note", "shorter", "gone", "cut note", "other plan"])
+def test_half_written_shards_never_count(harm, whole, tmp_path):
+    build(tmp_path, worker=0, num_workers=2)
+    folder, shard = tmp_path / "made" / "1.0.0.building", make_plan().shards()[0]
+    path, note = folder / shard.filename, folder / "progress" / f"{shard.filename}.json"
+    {
+        "no note": note.unlink,
+        "shorter": lambda: path.write_bytes(path.read_bytes()[:-1]),
+        "gone": path.unlink,
+        "cut note": lambda: note.write_text(note.read_text()[:20]),
+        "other plan": lambda: note.write_text(note.read_text().replace(make_plan().digest, "0" * 16)),
+    }[harm]()
+    assert not shards.is_complete(folder, shard, make_plan().digest)
+    missing, _ = build(tmp_path, worker=1, num_workers=2)
+    assert missing == [shard.filename]
+    missing, _ = build(tmp_path, worker=0, num_workers=2)
+    assert missing == []
+    assert files(tmp_path) == files(whole)
+
+
+def test_another_plan_is_refused_with_what_differs(tmp_path):
+    build(tmp_path, worker=0, num_workers=2)
+    other = {"source": "nowhere", "options": {"crop": 6}}
+    with pytest.raises(ValueError, match=r"1\.0\.0\.building: .* \(recipe\.options\.crop: 5 there, 6 now\)"):
+        build(tmp_path, make_plan(recipe=other))
+    with pytest.raises(ValueError, match=r"seed: 3 there, 4 now"):
+        build(tmp_path, make_plan(seed=4))
+    with pytest.raises(ValueError, match=r"shards\.train: 4 there, 2 now"):
+        build(tmp_path, make_plan(num_shards=2))
+    moved = {**SIZES, "train": SIZES["train"][::-1]}
+    with pytest.raises(ValueError, match=r"\(sizes\.train: '[0-9a-f]{16}' there"):
+        build(tmp_path, make_plan(sizes=moved))
+
+
+def test_units_that_changed_are_an_error_and_leave_no_shard(tmp_path):
+    fewer = {**SIZES, "test": np.array([1, 1, 0, 1])}
+    with pytest.raises(ValueError, match=r"test\.array_record-.*: 1 examples instead of 2; did files change"):
+        build(tmp_path, read=functools.partial(read, sizes=fewer))
+    assert not (tmp_path / "made" / "1.0.0").exists()
+    assert not list((tmp_path / "made" / "1.0.0.building").glob(".*.tmp"))
+
+
+def test_an_error_in_a_process_is_raised(tmp_path):
+    fewer = {**SIZES, "train": np.zeros(7, int)}
+    with pytest.raises(ValueError, match="0 examples instead of"):
+        build(tmp_path, read=functools.partial(read, sizes=fewer), processes=2)
+
+
+def test_two_that_finish_at_once(whole, tmp_path, monkeypatch):
+    """The other worker renames the folder just when this one has written its description."""
+    rename = os.rename
+
+    def rename_twice(old, new):
+        rename(old, new)
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", rename_twice)
+    missing, info = build(tmp_path)
+    assert missing == []
+    assert info.splits["train"].num_examples == 14
+    assert files(tmp_path) == files(whole)
+
+
+def test_plans_depend_on_nothing_but_their_arguments():
+    one, same, other = make_plan(), make_plan(), make_plan(seed=4)
+    for a, b in zip(one.shards(), same.shards(), strict=True):
+        assert (a.split, a.number, a.filename, a.num_examples) == (
+            b.split,
+            b.number,
+            b.filename,
+            b.num_examples,
+        )
+        np.testing.assert_array_equal(a.units, b.units)
+    assert one.digest == same.digest != other.digest
+    for split, sizes in SIZES.items():
+        units = np.concatenate([shard.units for shard in one.shards() if shard.split == split])
+        assert sorted(units) == list(range(len(sizes)))
+        assert list(units) != list(range(len(sizes)))
+
+
+def test_number_of_shards_follows_the_size():
+    sizes = {"train": np.ones(700, int), "test": np.ones(200, int), "small": np.ones(1, int)}
+    plan = shard_plan.make_plan("made", sizes, example_bytes=5 * 2**20, recipe={})
+    assert plan.num_shards == {"train": 7, "test": 2, "small": 1}
+    plan = shard_plan.make_plan("made", sizes, example_bytes=1, recipe={}, num_shards=9010)
+    assert plan.num_shards == {"train": 700, "test": 200, "small": 1}
+    with pytest.raises(ValueError, match="split 'test': needs units"):
+        shard_plan.make_plan("made", {"test": np.array([], int)}, example_bytes=1, recipe={})
+    with pytest.raises(ValueError, match="num_shards=0"):
+        make_plan(num_shards=0)
+    with pytest.raises(ValueError, match="worker=3 of 3"):
+        shards.build(plan, None, read, worker=3, num_workers=3)
+
+
+def test_builder_goes_through_shards(whole, tmp_path):
+    builder = Made(make_info(tmp_path).features, data_dir=tmp_path, worker=0, num_workers=2)
+    builder.download_and_prepare()
+    assert len(builder.missing_shards) == 3
+    other = Made(builder.info.features, data_dir=tmp_path, worker=1, num_workers=2)
+    other.download_and_prepare()
+    assert other.missing_shards == []
+    assert len(other.as_data_source("train")) == 14
+    assert files(tmp_path) == files(whole)
+    with pytest.raises(ValueError, match="download_dir"):
+        other.download_and_prepare(download_dir="here")
+
+
+def test_checksums_tell_labels_ids_and_pixels_apart():
+    one = example("train", 2, 0)
+    changed = [
+        one | {"id": "other"},
+        one | {"label_values": -one["label_values"]},
+        one | {"label_positions": one["label_positions"] + 1},
+        one | {"image": one["image"] ^ 1},
+        one | {"label_positions": one["label_positions"][:1], "label_values": one["label_values"][:1]},
+    ]
+    assert len({identity.checksum(e) for e in [one, *changed]}) == 6
+    profile = {k: v for k, v in one.items() if k != "image"} | {"profile": one["image"].astype(np.float32)}
+    assert identity.checksum(profile) not in {identity.checksum(e) for e in [one, *changed]}
