@@ -8,6 +8,7 @@ import pathlib
 import pickle
 import shutil
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
@@ -16,7 +17,10 @@ import tifffile
 from absl import flags
 from absl.testing import flagsaver
 
+from configs.cell_painting import gapnet
 from coos.data import label_matrix, records
+from coos.data import source as sources
+from coos.train import multitask
 from tfds_builders import cell_painting
 from tfds_builders.cell_painting import examples
 
@@ -598,7 +602,7 @@ def test_real_labels_stand_at_the_right_compound_and_task(real_data, tmp_path):
     assert len(set(metadata["tasks"])) == 209
 
 
-def test_real_pixels_pass_through_unchanged(real_data, tmp_path):
+def test_real_pixels_pass_through_the_builder_and_gapnet(real_data, tmp_path):
     """One field of Bray et al. 2017 as three views, in the channel order of the study."""
     write_labels(tmp_path / "labels")
     field, index, load = real_data / "bray_field", [], []
@@ -621,7 +625,14 @@ def test_real_pixels_pass_through_unchanged(real_data, tmp_path):
         assert example["image"].dtype == np.uint16
         for channel, plane in enumerate(wanted):
             np.testing.assert_array_equal(example["image"][..., channel], plane)
-    assert (
-        json.loads((pathlib.Path(builder.data_path) / "metadata.json").read_text())["channels"][4]
-        == "Hoechst"
-    )
+    source = sources.load(builder.data_path, "test")
+    assert source.channels[4] == "Hoechst"
+    learner = multitask.make(gapnet.get_config(), source.dataset, {})
+    pixels = np.stack(wanted, -1).astype(np.float64)
+    expected = (pixels - pixels.mean((0, 1))) / pixels.std((0, 1), ddof=1)
+    raw = source.gather(np.array([0]))
+    np.testing.assert_allclose(learner.prepare(raw)[0], expected, atol=1e-3)
+    variables = learner.init(jax.random.key(0, impl="unsafe_rbg"))
+    probabilities = jax.jit(learner.predict)(variables, {"image": raw})
+    assert probabilities.shape == (1, len(source.dataset["tasks"]))
+    assert np.isfinite(probabilities).all()

@@ -72,6 +72,7 @@ def make_run(
         "name": "cell_painting/views" if views > 1 else "cell_painting/profiles",
         "version": "1.0.0",
         "tasks": tasks or task_names(labels.shape[1]),
+        "assay_ids": tasks or task_names(labels.shape[1]),
         "channels": list(CHANNELS),
         "simulated": simulated,
         "splits": {"train": 1000, "validation": 10, "test": 10},

@@ -18,7 +18,7 @@ from assay_runs import CHANNELS, make_labels, make_run, task_names
 from report_runs import has_label
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from coos.report import assay_comparison, assay_pictures, assay_published, assay_scores
+from coos.report import assay_comparison, assay_groups, assay_pictures, assay_published, assay_scores, assays
 from coos.report.assay_comparison import BASELINE
 
 NUM_COMPOUNDS, NUM_TASKS = 60, 12
@@ -513,3 +513,26 @@ def test_script_refuses_other_tasks(script, tmp_path, tasks, message):
     options = {"workdirs": [f"{tmp_path}/a", f"{tmp_path}/b"], "out": str(tmp_path / "out"), "images": False}
     with flagsaver.flagsaver(**options), pytest.raises(SystemExit, match=message):
         script.main(["report"])
+
+
+def test_groups_of_assays_have_the_means_of_their_assays(runs, tmp_path):
+    found = assay_comparison.compare(runs)
+    scores = assay_scores.score(found, num_resamples=2)
+    ids = [str(i) for i in found.runs[0].dataset["assay_ids"]]
+    table = tmp_path / "groups.csv"
+    table.write_text("ASSAY_ID,GROUP\n" + "".join(f"{i},{'ab'[n % 2]}\n" for n, i in enumerate(ids[:-1])))
+    groups = assay_groups.read(table)
+    rows = assay_groups.rows(found, scores, groups)
+    assert {row["group"] for row in rows} == {"a", "b", assay_groups.OTHERS}
+    assert sum(row["assays"] for row in rows) == len(ids) * len(scores)
+    for row in rows:
+        auroc = next(s.auroc for s in scores if s.name == row["model"])
+        members = [n for n, i in enumerate(ids) if groups.get(i, assay_groups.OTHERS) == row["group"]]
+        np.testing.assert_allclose(row["mean_auroc"], np.nanmean(auroc[members]))
+    page = assays.write(tmp_path / "page", runs, groups=groups, num_resamples=2, num_permutations=9)
+    assert "Groups of assays" in page.read_text()
+    with pytest.raises(ValueError, match="none of the 1 assays with a group is predicted here"):
+        assay_groups.rows(found, scores, {"nothing": "a"})
+    table.write_text("ASSAY_ID,GROUP\n1,a\n1,b\n")
+    with pytest.raises(ValueError, match="line 3: assay 1 has two groups"):
+        assay_groups.read(table)
