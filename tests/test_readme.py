@@ -50,7 +50,8 @@ def test_own_network_in_one_file(tinynet):
 
 
 def test_python_examples_run():
-    network, profiles = (run(code) for code in sorted(examples(), key=lambda code: "retrieval" in code))
+    assays, profiles, network = (run(code) for code in examples())
+    assert assays["scores"].shape == (300, 20)
     assert network["output"]["logits"].shape == (4, 7)
     assert network["output"]["features"]["fc2"].shape == (4, 512)
     assert profiles["enriched"].table.sum() == 300 * 299 // 2
