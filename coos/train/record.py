@@ -13,11 +13,13 @@ FREE_FIELDS = (
     "start_from",  # what was taken from there is in the checkpoints and in config.json
     "data.directory",
     "data.cache_dir",
+    "data.store",
     "report",
     "log_every",
     "checkpoint_every",
     "keep_checkpoints",
     "evaluation.crops",
+    "evaluation.level",
     "evaluation.sets",
     "evaluation.batch_size",
 )

@@ -36,6 +36,9 @@ from coos.train.learner import Learner
 from coos.train.predict import predict
 from coos.train.state import TrainState
 
+MOST_STEPS = 50  # of one dispatch
+STREAMED_BYTES = 2**29  # of one dispatch
+
 TASKS: dict[str, ModuleType] = {"classification": classification, "multitask": multitask}
 
 
@@ -53,9 +56,15 @@ def make_learner(
     return task_of(config).make(config, dataset, constants)
 
 
-def plan(config: ml_collections.ConfigDict) -> loop.Plan:
-    """When the loop does what; steps_per_dispatch 0 chooses 1 on a CPU and 50 on accelerators."""
-    automatic = 1 if jax.default_backend() == "cpu" else 50
+def plan(config: ml_collections.ConfigDict, *, streamed_bytes: int = 0) -> loop.Plan:
+    """When the loop does what.
+
+    steps_per_dispatch 0 chooses 1 on a CPU; on accelerators 50, or as many as stay below 512 MB where batches of
+    `streamed_bytes` travel to the device.
+    """
+    automatic = 1 if jax.default_backend() == "cpu" else MOST_STEPS
+    if streamed_bytes:
+        automatic = max(1, min(automatic, STREAMED_BYTES // streamed_bytes))
     return loop.Plan(
         num_steps=config.num_steps,
         per_dispatch=config.steps_per_dispatch or automatic,
@@ -104,8 +113,9 @@ def _train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
         task.write_parts(workdir, training, validation)
     host, best = _restore(workdir, fresh, iterator, keep=config.keep_checkpoints)
     _announce(config, host, training, validation)
-    when, start = plan(config), int(host.step)
     resident = pipeline.fits_on_device(training, mode=config.data.mode)
+    batch_bytes = training.num_bytes * config.batch_size // len(training)
+    when, start = plan(config, streamed_bytes=0 if resident else batch_bytes), int(host.step)
     chunks = pipeline.chunks(iterator, training, lengths=when.lengths(start), resident=resident)
     labels = row_labels(config, training.dataset)
     _, finished = loop.fit(

@@ -9,7 +9,7 @@ from configs.cell_painting import base, fnn
 from coos import losses, optim
 from coos.data import pipeline
 from coos.models import _resnet, densenet121
-from coos.train import multitask, steps
+from coos.train import multitask, run, steps
 from coos.train import state as states
 from coos.workdir import Predictions
 
@@ -189,6 +189,19 @@ def test_an_epoch_may_be_a_new_random_share():
     assert len(set(np.concatenate(epochs).tolist())) == 100  # not always the same fifth
     with pytest.raises(ValueError, match="epoch_share=0: must lie above 0"):
         pipeline.index_iterator(100, batch_size=10, seed=5, epoch_share=0)
+
+
+def test_large_batches_travel_in_few_steps(monkeypatch):
+    config = base.get_config()
+    config.num_steps = config.evaluate_every = config.checkpoint_every = 1000
+    view = 520 * 696 * 5 * 2
+    assert run.plan(config, streamed_bytes=128 * view).per_dispatch == 1
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert run.plan(config).per_dispatch == 50
+    assert run.plan(config, streamed_bytes=128 * view).per_dispatch == 1
+    assert run.plan(config, streamed_bytes=12 * view).per_dispatch == 12
+    config.steps_per_dispatch = 3
+    assert run.plan(config, streamed_bytes=128 * view).per_dispatch == 3
 
 
 def test_milnet_trains_its_pooled_probabilities_too():
