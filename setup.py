@@ -11,6 +11,7 @@ VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "coos" / "__init__.py").re
 TEST = [
     "pytest>=8,<10",
     "pytest-timeout>=2.3,<3",
+    "pytest-xdist>=3.6,<4",
     # oracles of the tests alone
     "copairs>=0.5.2,<0.6",
     "keras>=3.12,<4",  # on its JAX backend

@@ -75,7 +75,7 @@ def test_stretch_takes_gain_and_offset_out():
 def test_channel_statistics_in_blocks_equal_numpys_on_large_means():
     images = np.random.default_rng(0).integers(50000, 50010, (37, 8, 8, 2)).astype(np.uint16)
     rows = np.arange(1, 37, 2)
-    mean, std = preprocess.channel_statistics(images, rows, block=5)
+    mean, std = preprocess.channel_statistics(images, rows, block_bytes=5 * 8 * 128)
     chosen = images[rows].astype(np.float64)
     np.testing.assert_allclose(mean, chosen.mean((0, 1, 2)), rtol=1e-7)
     np.testing.assert_allclose(std, chosen.std((0, 1, 2)), rtol=1e-5)

@@ -72,7 +72,15 @@ def test_index_has_a_row_and_a_picture_of_every_view(npz):
         assert view.shape == (HEIGHT, WIDTH, 5)
         assert view.std(axis=(0, 1)).min() > 0
     assert sorted(path.name for path in npz.iterdir()) == [
-        *("cells.csv", "chembl.db", "compounds.csv", "labels", "profiles.csv", "sample-index.csv"),
+        *(
+            "assay-groups.csv",
+            "cells.csv",
+            "chembl.db",
+            "compounds.csv",
+            "labels",
+            "profiles.csv",
+            "sample-index.csv",
+        ),
         *("simulated.json", "views"),
     ]
 
