@@ -42,7 +42,7 @@ cell_painting: $(INSTALLED)
 		--assay_groups=$(SCREEN)/release/assay-groups.csv
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow --timeout=3600

@@ -198,7 +198,6 @@ def test_the_simulated_screen_from_cells_to_the_report(screen, tmp_path):
     )
 
 
-@pytest.mark.slow
 def test_making_profiles_again_with_another_config_needs_a_word(screen, tmp_path):
     run = tmp_path / "run"
     assert make_profiles(screen, run, "trained/standardize").returncode == 0

@@ -57,7 +57,7 @@ def largest_difference(one, other):
 def test_one_and_eight_devices_agree_after_20_steps_of_the_shipped_optimizer(dataset, training):
     """In float64, since in float32 rounding grows about eightfold a step at this learning rate."""
     with jax.enable_x64(True):
-        classifier, optimizer, host = make(dataset, **{"model.dtype": "float64"})
+        classifier, optimizer, host = make(dataset, **{"model.dtype": "float64", "preprocess.crop": 32})
         host = to_float64(host)
         one, _ = run(training, host, classifier, optimizer, devices=1, num_steps=20)
         eight, _ = run(training, host, classifier, optimizer, devices=8, num_steps=20)
@@ -93,7 +93,7 @@ def chunk_inputs(training, host, *, lengths, resident):
 
 @pytest.mark.parametrize(
     ("lengths", "resident"),
-    [((4,), False), pytest.param((1, 1, 1, 1), True, marks=pytest.mark.slow), ((3, 1), True)],
+    [((4,), False), ((1, 1, 1, 1), True), ((3, 1), True)],
 )
 def test_dispatches_and_residence_change_nothing(lengths, resident, dataset, training):
     classifier, optimizer, host = make(dataset, **{"optimizer.learning_rate": 1e-4})
@@ -111,7 +111,6 @@ def test_dispatches_and_residence_change_nothing(lengths, resident, dataset, tra
     assert largest_difference(expected, found) < 1e-5
 
 
-@pytest.mark.slow
 def test_the_loop_of_accelerators_equals_the_written_out_one_of_cpus(dataset, training, monkeypatch):
     classifier, optimizer, host = make(dataset, **{"optimizer.learning_rate": 1e-4})
 

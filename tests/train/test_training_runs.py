@@ -222,7 +222,6 @@ def free_port():
         return listener.getsockname()[1]
 
 
-@pytest.mark.slow
 def test_two_processes_equal_one_with_two_devices(dataset, tmp_path):
     arguments = train_arguments(dataset, tmp_path / "two_processes", **SGD)
     address = f"127.0.0.1:{free_port()}"
