@@ -9,7 +9,7 @@ from configs.cell_painting import base, fnn
 from coos import losses, optim
 from coos.data import pipeline
 from coos.models import _resnet, densenet121
-from coos.train import multitask, run, steps
+from coos.train import loop, multitask, run, steps
 from coos.train import state as states
 from coos.workdir import Predictions
 
@@ -189,6 +189,20 @@ def test_an_epoch_may_be_a_new_random_share():
     assert len(set(np.concatenate(epochs).tolist())) == 100  # not always the same fifth
     with pytest.raises(ValueError, match="epoch_share=0: must lie above 0"):
         pipeline.index_iterator(100, batch_size=10, seed=5, epoch_share=0)
+
+
+def test_the_best_step_is_the_highest_score_or_the_lowest_error():
+    def kept(values, *, maximize):
+        best = loop.Best()
+        for step, value in enumerate(values):
+            if best.is_beaten_by(value, maximize=maximize):
+                best.value, best.step = value, step
+        return best.step
+
+    values = [np.nan, 0.6, 0.7, np.nan, 0.7, 0.5, 0.65]
+    assert kept(values, maximize=True) == 2
+    assert kept(values, maximize=False) == 5
+    assert not loop.Best().is_beaten_by(np.nan, maximize=True)
 
 
 def test_large_batches_travel_in_few_steps(monkeypatch):
