@@ -1,9 +1,13 @@
 """Run the scripts of experiments/ as a user does, in a process of their own."""
 
+import contextlib
+import importlib.util
 import os
 import pathlib
 import subprocess
 import sys
+
+from absl import flags
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
@@ -28,6 +32,20 @@ def run_script(script, *arguments, devices=1, timeout=240, **variables):
         timeout=timeout,
         check=False,
     )
+
+
+@contextlib.contextmanager
+def loaded(script):
+    """A script of experiments/ as a module, in this process; its flags are taken back for the next one."""
+    path = REPOSITORY / "experiments" / script
+    spec = importlib.util.spec_from_file_location(f"experiments_{path.stem}", path)
+    module, known = importlib.util.module_from_spec(spec), set(flags.FLAGS)
+    spec.loader.exec_module(module)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    yield module
+    for name in set(flags.FLAGS) - known:
+        delattr(flags.FLAGS, name)
 
 
 def small_settings(dataset):

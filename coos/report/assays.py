@@ -22,7 +22,7 @@ from coos.report import (
 )
 from coos.report.assay_comparison import BASELINE, Comparison
 from coos.report.assay_scores import LEVEL, WILCOXON_LEVEL, Pair, Row, Scores
-from coos.report.comparison import differing_settings
+from coos.report.comparison import differing_settings, footer
 from coos.report.folder import Folder
 from coos.report.retrieval_summary import join
 from coos.workdir import Run
@@ -90,7 +90,7 @@ def _page(comparison: Comparison, lead: str, sections: Sequence[tuple[str, str]]
     config = comparison.runs[0].config
     title = (config.get("report") or {}).get("title") or f"{config.get('study', 'Assays')}: assay predictions"
     banner = plots.SIMULATED_LABEL if comparison.simulated else ""
-    return html.page(title, lead=lead, sections=sections, footer=_footer(comparison), banner=banner)
+    return html.page(title, lead=lead, sections=sections, footer=footer(comparison.runs), banner=banner)
 
 
 def _tests(
@@ -121,15 +121,6 @@ def _chosen_pair(
         return comparison.model(pair[0]).name, comparison.model(pair[1]).name
     best = [found.name for found in assay_scores.ranked(scores) if found.name != BASELINE]
     return (best[0], best[1]) if len(best) > 1 else None
-
-
-def _footer(comparison: Comparison) -> str:
-    first = comparison.runs[0]
-    names = list(dict.fromkeys(run.dataset["name"] for run in comparison.runs))
-    kind = "simulated" if comparison.simulated else "real"
-    commit = first.versions.get("commit", "unknown")
-    count = len(comparison.runs)
-    return f"Data set {', '.join(names)} ({kind}), {count} run{'s' * (count > 1)}, coos {commit}."
 
 
 def _warnings(comparison: Comparison) -> str:

@@ -200,6 +200,14 @@ def _in_order(predictions: Predictions, ids: np.ndarray) -> Predictions:
     )
 
 
+def footer(runs: Sequence[Run]) -> str:
+    """The line at the end of a page: data sets, whether they are real, number of runs, version of the code."""
+    names = dict.fromkeys(f"{run.dataset['name']} {run.dataset.get('version', '')}".strip() for run in runs)
+    kind = "simulated" if runs[0].dataset["simulated"] else "real"
+    commit = runs[0].versions.get("commit", "unknown")
+    return f"Data set {', '.join(names)} ({kind}), {len(runs)} run{'s' * (len(runs) > 1)}, coos {commit}."
+
+
 def differing_settings(runs: Sequence[Run]) -> list[str]:
     """Names of settings, other than the seed, in which runs differ: seeds of one configuration have none."""
     flat = [_flatten(run.config) for run in runs]

@@ -59,7 +59,7 @@ def write(
         _title(comparison),
         lead=lead + _warnings(comparison),
         sections=sections,
-        footer=_footer(comparison),
+        footer=comparisons.footer(comparison.runs),
         banner=plots.SIMULATED_LABEL if comparison.simulated else "",
     )
     return folder.page(text)
@@ -69,14 +69,6 @@ def _title(comparison: Comparison) -> str:
     config = comparison.runs[0].config
     study = config.get("study", comparison.runs[0].dataset["name"])
     return config["report"].get("title") or f"{study}: errors under covariate shift"
-
-
-def _footer(comparison: Comparison) -> str:
-    dataset, first = comparison.runs[0].dataset, comparison.runs[0]
-    kind = "simulated" if comparison.simulated else "real"
-    commit = first.versions.get("commit", "unknown")
-    count = len(comparison.runs)
-    return f"Data set {dataset['name']} {dataset['version']} ({kind}), {count} runs, coos {commit}."
 
 
 def _warnings(comparison: Comparison) -> str:

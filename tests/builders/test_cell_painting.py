@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import csv
-import importlib.util
 import json
 import pathlib
 import pickle
@@ -14,8 +13,8 @@ import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 import tifffile
-from absl import flags
 from absl.testing import flagsaver
+from run_scripts import loaded
 
 from configs.cell_painting import gapnet
 from coos.data import label_matrix, records
@@ -487,21 +486,14 @@ def test_damaged_tables_beside_the_index_are_named(release):
 
 @pytest.fixture
 def run_build():
-    """experiments/build.py as a function of its flags; they are taken back, so that other scripts can be loaded."""
-    path = pathlib.Path(__file__).parents[2] / "experiments" / "build.py"
-    spec = importlib.util.spec_from_file_location("experiments_build", path)
-    module, known = importlib.util.module_from_spec(spec), set(flags.FLAGS)
-    spec.loader.exec_module(module)
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
+    """experiments/build.py as a function of its flags."""
+    with loaded("build.py") as module:
 
-    def run(options):
-        with flagsaver.flagsaver(**options):
-            module.main(["build.py", "cell_painting"])
+        def run(options):
+            with flagsaver.flagsaver(**options):
+                module.main(["build.py", "cell_painting"])
 
-    yield run
-    for name in set(flags.FLAGS) - known:
-        delattr(flags.FLAGS, name)
+        yield run
 
 
 def test_the_command_builds_in_parts_reuses_refuses_and_overwrites(run_build, pristine, tmp_path, capsys):

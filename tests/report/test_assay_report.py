@@ -3,19 +3,17 @@
 import csv
 import dataclasses
 import html
-import importlib.util
 import math
-import pathlib
 import re
 
 import assay_runs
 import numpy as np
 import pytest
 import scipy.stats
-from absl import flags
 from absl.testing import flagsaver
 from assay_runs import CHANNELS, make_labels, make_run, task_names
 from report_runs import has_label
+from run_scripts import loaded
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from coos.report import assay_comparison, assay_groups, assay_pictures, assay_published, assay_scores, assays
@@ -475,16 +473,9 @@ def test_pictures_of_another_data_set_are_refused(runs, tmp_path):
 
 @pytest.fixture(scope="module")
 def script():
-    """experiments/report.py as a module; its flags are taken back, so that other tests can load it as well."""
-    path = pathlib.Path(__file__).parents[2] / "experiments" / "report.py"
-    spec = importlib.util.spec_from_file_location("experiments_report", path)
-    module, known = importlib.util.module_from_spec(spec), set(flags.FLAGS)
-    spec.loader.exec_module(module)
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-    yield module
-    for name in set(flags.FLAGS) - known:
-        delattr(flags.FLAGS, name)
+    """experiments/report.py as a module."""
+    with loaded("report.py") as module:
+        yield module
 
 
 def test_script_writes_this_page_for_runs_of_this_task(script, tmp_path, capsys):

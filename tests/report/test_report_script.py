@@ -1,24 +1,16 @@
 """experiments/report.py: what it prints and how it ends."""
 
-import importlib.util
-import pathlib
-
 import pytest
-from absl import flags
 from absl.testing import flagsaver
 from report_runs import make_run
+from run_scripts import loaded
 
 
 @pytest.fixture(scope="module")
 def script():
     """experiments/report.py as a module."""
-    path = pathlib.Path(__file__).parents[2] / "experiments" / "report.py"
-    spec = importlib.util.spec_from_file_location("experiments_report", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-    return module
+    with loaded("report.py") as module:
+        yield module
 
 
 def test_script_writes_a_page_from_a_glob(script, tmp_path, capsys):
