@@ -22,6 +22,7 @@ import os
 import pathlib
 import shutil
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -187,6 +188,15 @@ _JOB: list[Callable[[Shard], Shard]] = []  # of a process: sent to it once, not 
 
 def _set_job(job: Callable[[Shard], Shard]) -> None:
     _JOB[:] = [job]
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pool's processes wait for work for ever if the one that made them was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _do_job(shard: Shard) -> Shard:
