@@ -66,6 +66,7 @@ class Run:
     prediction_steps: dict[str, int]
     parameters: int | None = None  # trainable ones of the network, if recorded
     baseline: dict[str, Predictions] = dataclasses.field(default_factory=dict)
+    best_step: int | None = None  # whose parameters are in `best/`, if there are any
 
     @property
     def name(self) -> str:
@@ -271,6 +272,7 @@ def load_run(workdir: str | os.PathLike) -> Run:
         prediction_steps={file.stem: int(_read_arrays(file).get("step", 0)) for file in files},
         parameters=record.get("parameters"),
         baseline={file.stem: load_predictions(file) for file in baselines},
+        best_step=max((int(p.name) for p in (path / "best").glob("*") if p.name.isdecimal()), default=None),
     )
 
 

@@ -126,6 +126,20 @@ def test_a_finished_run_does_nothing_more_and_other_data_is_refused(screen, runs
         run.train(settings(screen, "fnn", batch_size=8), runs / "fnn")
 
 
+def test_compounds_that_were_trained_on_are_said(screen, runs, tmp_path, monkeypatch):
+    other = Builder(source=screen / "release", config="profiles", data_dir=tmp_path, split_seed=7)
+    other.download_and_prepare()
+    said = []
+    monkeypatch.setattr(trained.logging, "warning", lambda text, *values: said.append(text % values))
+    rows = trained.evaluate(runs / "fnn", directory=str(other.data_path), sets=("test",))
+    training = sources.load(screen / "cell_painting" / "profiles" / "1.0.0", "train")
+    judged = sources.load(other.data_path, "test")
+    compounds = set(judged.columns["compound"])
+    known = len(compounds & set(training.columns["compound"]))
+    assert said == [f"set test: {known} of its {len(compounds)} compounds were trained on"]
+    assert {row["n"] for row in rows} == {len(set(judged.columns["well"]))}
+
+
 @pytest.mark.parametrize(
     ("network", "change", "message"),
     [

@@ -65,6 +65,10 @@ def extract(
     Raises:
         ValueError: the release cannot be read, no compound is in it, or no column reaches the minimum.
     """
+    if not compounds.inchikeys:
+        raise ValueError(
+            f"none of the {len(compounds.table)} compounds has an InChIKey or a SMILES that RDKit can read"
+        )
     found = chembl_query.read_measurements(
         path, compounds.inchikeys, comments=comments, drop_flagged=drop_flagged, progress=progress
     )

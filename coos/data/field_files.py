@@ -15,7 +15,7 @@ import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import polars as pl
@@ -66,7 +66,11 @@ class FieldFiles:
         missing = [path for path in every if not os.path.isfile(path)]
         if missing:
             raise ValueError(f"{len(missing)} of {len(every)} image files are missing: {listing(missing, 5)}")
-        return identity.files_digest(pathlib.Path(path) for path in every)
+        return self.digest(range(len(self.paths)))
+
+    def digest(self, views: Iterable[int]) -> str:
+        """Digest of the names, sizes and times of the files of some views."""
+        return identity.files_digest(pathlib.Path(path) for view in views for path in self.paths[view])
 
 
 def find(source: str | os.PathLike, index: SampleIndex, *, channels: Sequence[str]) -> FieldFiles:

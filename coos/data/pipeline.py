@@ -50,7 +50,9 @@ def index_iterator(
     if batch_size % processes:
         raise ValueError(f"batch_size={batch_size} cannot be divided among {processes} processes")
     if num_examples < batch_size:
-        raise ValueError(f"{num_examples} training examples do not fill one batch of {batch_size}")
+        raise ValueError(
+            f"{num_examples} training examples do not fill one batch of {batch_size}: choose a smaller batch_size"
+        )
     mine = np.arange(jax.process_index(), batch_size, processes)
     epoch_size = examples_per_epoch(num_examples, epoch_share)
 

@@ -53,7 +53,9 @@ def build(
         plan: the same for all workers.
         info: description of the dataset; its `data_dir` is the folder to make, its `features` encode the examples,
             and its metadata get the digest of every split.
-        read: gives the examples of a unit, `read(split, unit)`. With more than one process it must be picklable.
+        read: gives the examples of a unit, `read(split, unit)`. With more than one process it must be picklable. If it
+            has a method `digest(split, units)`, which tells raw files from others, a shard is written again when that
+            of its units has changed.
         worker, num_workers: this worker writes the shards `worker`, `worker + num_workers`, ...
         processes: how many processes of this machine write. Each holds one shard in memory if units have several
             examples, which are then mixed.
@@ -72,7 +74,7 @@ def build(
     folder = building_folder(final)
     try:
         missing = _build(plan, info, read, folder, slice(worker, None, num_workers), processes)
-    except OSError:
+    except (OSError, RuntimeError):  # the latter is how ArrayRecord says that a file is not there
         if not final.exists():
             raise
         missing = []  # another worker was faster: it found all shards written, and renamed the folder
@@ -100,12 +102,12 @@ def _build(
     job = functools.partial(write_shard, folder=folder, plan=plan.digest, features=info.features, read=read)
     shards = plan.shards()
     own = shards[mine]
-    unwritten = [shard for shard in own if not is_complete(folder, shard, plan.digest)]
+    unwritten = [shard for shard in own if not is_complete(folder, shard, plan.digest, read)]
     done = sum(shard.num_examples for shard in own) - sum(shard.num_examples for shard in unwritten)
     with tqdm(total=sum(s.num_examples for s in own), initial=done, unit="example", disable=None) as bar:
         for shard in _run(job, unwritten, processes):
             bar.update(shard.num_examples)
-    missing = [shard.filename for shard in shards if not is_complete(folder, shard, plan.digest)]
+    missing = [shard.filename for shard in shards if not is_complete(folder, shard, plan.digest, read)]
     if not missing:
         _finish(plan, info, shards, folder)
     return missing
@@ -153,13 +155,20 @@ def _note_path(folder: pathlib.Path, shard: Shard) -> pathlib.Path:
     return folder / "progress" / f"{shard.filename}.json"
 
 
-def is_complete(folder: pathlib.Path, shard: Shard, plan: str) -> bool:
-    """Whether a shard of the plan with the digest `plan` is written, with its note, and as long as noted."""
+def is_complete(folder: pathlib.Path, shard: Shard, plan: str, read: Read) -> bool:
+    """Whether a shard of the plan with the digest `plan` is written from these raw files, and as long as noted."""
     try:
         note = json.loads(_note_path(folder, shard).read_text())
-        return note["plan"] == plan and note["bytes"] == (folder / shard.filename).stat().st_size
+        written = note["plan"] == plan and note["bytes"] == (folder / shard.filename).stat().st_size
+        return written and note["files"] == _files_digest(read, shard)
     except (FileNotFoundError, json.JSONDecodeError):
         return False
+
+
+def _files_digest(read: Read, shard: Shard) -> str:
+    """What the raw files of a shard are known by; "" if `read` does not tell."""
+    digest = getattr(read, "digest", None)
+    return digest(shard.split, shard.units) if digest else ""
 
 
 def _run(job: Callable[[Shard], Shard], shards: Sequence[Shard], processes: int) -> Iterator[Shard]:
@@ -206,13 +215,14 @@ def _do_job(shard: Shard) -> Shard:
 def write_shard(shard: Shard, *, folder: pathlib.Path, plan: str, features: Any, read: Read) -> Shard:
     """Write one shard under a temporary name, rename it, then write its note; returns the shard."""
     target, temporary = folder / shard.filename, _temporary(folder / shard.filename)
+    files = _files_digest(read, shard)
     try:
         checksum = _write_records(temporary, shard, _records(shard, features, read))
         size = temporary.stat().st_size
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-    note = {"plan": plan, "examples": shard.num_examples, "bytes": size, "checksum": checksum}
+    note = {"plan": plan, "files": files, "examples": shard.num_examples, "bytes": size, "checksum": checksum}
     _put(_note_path(folder, shard), note)
     return shard
 

@@ -58,6 +58,8 @@ def read_locations(path: str | os.PathLike, index: SampleIndex) -> Locations:
     """
     path = pathlib.Path(path)
     frame = _read_frame(path, text=PLACE, numbers=CENTER).with_row_index("row")
+    if not frame.height:
+        raise ValueError(f"{path}: has no rows; without a table of cells, remove the file")
     wrong = frame.filter(pl.any_horizontal(~pl.col(name).is_finite() for name in CENTER))
     if wrong.height:
         values = {name: wrong[name][0] for name in CENTER}

@@ -13,7 +13,7 @@ from coos.workdir import Predictions
 
 
 def score_set(predictions: Predictions, *, config: Any, dataset: Mapping[str, Any]) -> dict[str, float]:
-    """{metric: value} of wells (or what `config.evaluation.level` says): means, counts, and `auroc/<assay>`.
+    """{metric: value} of the "n" wells (or what `config.evaluation.level` says): means, counts, and `auroc/<assay>`.
 
     Undefined assays are left out of the means and counted; "mean_auroc_half" takes them as 0.5 as the published
     evaluation does.
@@ -23,7 +23,7 @@ def score_set(predictions: Predictions, *, config: Any, dataset: Mapping[str, An
     values = multitask.summary(found.probabilities, labels, mask)
     per_assay = np.asarray(multitask.auroc(found.probabilities, labels, mask))
     names = [f"auroc/{name}" for name in dataset["tasks"]]
-    return {**values, **dict(zip(names, per_assay.tolist(), strict=True))}
+    return {"n": len(found.ids), **values, **dict(zip(names, per_assay.tolist(), strict=True))}
 
 
 def knows_cell_counts(source: Source) -> bool:

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from coos import workdir as work
 from coos.data import pipeline
@@ -40,6 +41,7 @@ def evaluate(
     labels = {**run.row_labels(config, judged), "fold": None, "step": step}
     if place != workdir:
         labels["dataset"] = place.name
+    logging.info("judging step %d, the best so far of %d", step, config.num_steps)
     wanted = list(sets or config.evaluation.sets)
     missing = [name for name in wanted if name not in judged["splits"]]
     if missing:
@@ -51,11 +53,12 @@ def evaluate(
             raise ValueError(f"{workdir}, set {name}: probabilities are not finite; did training diverge?")
         work.save_predictions(place, name, found, step=step)
         values = TASKS[config.task].score_set(found, config=config, dataset=judged)
-        rows += [
-            {**labels, "split": name, "metric": k, "value": v, "n": len(source)} for k, v in values.items()
-        ]
+        number = int(values.pop("n", len(source)))
+        rows += [{**labels, "split": name, "metric": k, "value": v, "n": number} for k, v in values.items()]
         if config.task == "multitask" and place == workdir:
             _save_baseline(config, source, workdir, name)
+        elif config.task == "multitask":
+            _warn_of_trained_compounds(config, trained, source, name)
     best = {"split": "validation", "metric": "best_step", "value": step, "n": None}
     work.replace_rows(workdir / "results.jsonl", [*rows, {**labels, **best}])
     return rows
@@ -65,6 +68,21 @@ def _load(config: Any, directory: str, split: str) -> sources.Source:
     """A split, read as the config says."""
     store = config.data.get("store", "auto")
     return sources.load(directory, split, cache_dir=config.data.cache_dir or None, store=store)
+
+
+def _warn_of_trained_compounds(
+    config: Any, trained: dict[str, Any], judged: sources.Source, name: str
+) -> None:
+    """Say how many compounds of another data set's split the network was trained on."""
+    try:
+        training = _load(config, trained["directory"], config.data.train_split)
+    except ValueError as error:
+        logging.warning("set %s: cannot tell whether its compounds were trained on (%s)", name, error)
+        return
+    compounds = set(judged.columns["compound"].tolist())
+    known = compounds & set(training.columns["compound"].tolist())
+    if known:
+        logging.warning("set %s: %d of its %d compounds were trained on", name, len(known), len(compounds))
 
 
 def _save_baseline(config: Any, judged: sources.Source, workdir: pathlib.Path, name: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from coos.report.comparison import refuse_stale
 from coos.train.multitask import pooled
 from coos.workdir import Predictions, Run
 
@@ -125,6 +126,7 @@ def _check_run(run: Run) -> None:
         raise ValueError(
             f"{run.path}: no predictions; run experiments/evaluate.py on this work directory first"
         )
+    refuse_stale(run)
 
 
 def _check_agreement(runs: Sequence[Run]) -> None:

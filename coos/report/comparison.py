@@ -115,6 +115,7 @@ def _check_run(run: Run) -> None:
             f"{run.path}: predictions are of different steps {run.prediction_steps}; run experiments/evaluate.py "
             "again on all sets"
         )
+    refuse_stale(run)
     for name, predictions in run.predictions.items():
         _check_predictions(f"{run.path}, set {name!r}", predictions, len(run.dataset["class_names"]))
 
@@ -198,6 +199,17 @@ def _in_order(predictions: Predictions, ids: np.ndarray) -> Predictions:
     return Predictions(
         predictions.ids[rows], predictions.labels[rows], predictions.probabilities[rows], columns
     )
+
+
+def refuse_stale(run: Run) -> None:
+    """Raise ValueError if the training went on after its predictions were made: another step is the best now."""
+    stale = {name: step for name, step in run.prediction_steps.items() if step != run.best_step}
+    if run.best_step is not None and stale:
+        name, step = next(iter(stale.items()))
+        raise ValueError(
+            f"{run.path}: predictions of {name!r} are of step {step}, the best one is {run.best_step}; "
+            "run experiments/evaluate.py again"
+        )
 
 
 def footer(runs: Sequence[Run]) -> str:

@@ -236,6 +236,10 @@ def load_best(workdir: pathlib.Path) -> tuple[Learner, Any, dict[str, Any]]:
 
     Raises ValueError when the work directory holds no trained run.
     """
+    if not (workdir / "config.json").exists():
+        raise ValueError(
+            f"{workdir}: no config.json; is it the work directory of a run of experiments/train.py?"
+        )
     found = work.read_json(workdir / "config.json")
     config = ml_collections.ConfigDict(found["config"])
     learner = make_learner(config, found["dataset"], found["constants"])

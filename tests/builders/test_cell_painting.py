@@ -3,6 +3,7 @@
 import concurrent.futures
 import csv
 import json
+import os
 import pathlib
 import pickle
 import shutil
@@ -628,3 +629,46 @@ def test_real_pixels_pass_through_the_builder_and_gapnet(real_data, tmp_path):
     probabilities = jax.jit(learner.predict)(variables, {"image": raw})
     assert probabilities.shape == (1, len(source.dataset["tasks"]))
     assert np.isfinite(probabilities).all()
+
+
+def one_of_the_last_shards(release, folder):
+    """The dataset of the whole release, and a view that is written after others."""
+    whole = build(release, folder, num_shards=20)
+    parts = read(whole)[1]
+    return whole, release / "views" / f"{next(key for key, part in parts.items() if part == 'test')}.npz"
+
+
+def test_a_mended_file_costs_its_shard_alone(release, tmp_path):
+    """What was written of the other files stays."""
+    whole, path = one_of_the_last_shards(release, tmp_path / "whole")
+    good, times = path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    path.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=path.name):
+        build(release, tmp_path / "data", num_shards=20)
+    (folder,) = (tmp_path / "data").rglob("*.building")
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.array_record-*")}
+    assert before
+    path.write_bytes(good)
+    os.utime(path, ns=times)
+    mended = build(release, tmp_path / "data", num_shards=20)
+    after = {path.name: path.stat().st_mtime_ns for path in pathlib.Path(mended.data_path).iterdir()}
+    assert all(after[name] == time for name, time in before.items())
+    assert mended.info.metadata["digests"] == whole.info.metadata["digests"]
+    assert mended.info.metadata["recipe"] == whole.info.metadata["recipe"]
+
+
+def test_a_shard_of_a_file_that_changed_is_written_again(release, tmp_path):
+    _, path = one_of_the_last_shards(release, tmp_path / "whole")
+    good = path.read_bytes()
+    path.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=path.name):
+        build(release, tmp_path / "data", num_shards=20)
+    path.write_bytes(good)
+    for other in (release / "views").iterdir():
+        with np.load(other) as arrays:
+            pixels = arrays["sample"]
+        np.savez(other, sample=pixels + np.uint16(1))
+    found, _ = read(build(release, tmp_path / "data", num_shards=20))
+    for key, example in found.items():
+        with np.load(release / "views" / f"{key}.npz") as arrays:
+            np.testing.assert_array_equal(example["image"], arrays["sample"])

@@ -164,7 +164,7 @@ def test_a_killed_build_resumes_and_writes_only_what_is_missing(whole, tmp_path)
         build(tmp_path, read=dies)
     folder = tmp_path / "made" / "1.0.0.building"
     done = make_plan().shards()[0]
-    assert shards.is_complete(folder, done, make_plan().digest)
+    assert shards.is_complete(folder, done, make_plan().digest, read)
     assert not (folder / last.filename).exists()
     (folder / f".{last.filename}.elsewhere.77.tmp").write_bytes(b"half a shard")
     log = []
@@ -187,7 +187,7 @@ def test_half_written_shards_never_count(harm, whole, tmp_path):
         "cut note": lambda: note.write_text(note.read_text()[:20]),
         "other plan": lambda: note.write_text(note.read_text().replace(make_plan().digest, "0" * 16)),
     }[harm]()
-    assert not shards.is_complete(folder, shard, make_plan().digest)
+    assert not shards.is_complete(folder, shard, make_plan().digest, read)
     missing, _ = build(tmp_path, worker=1, num_workers=2)
     assert missing == [shard.filename]
     missing, _ = build(tmp_path, worker=0, num_workers=2)

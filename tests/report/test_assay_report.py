@@ -527,3 +527,10 @@ def test_groups_of_assays_have_the_means_of_their_assays(runs, tmp_path):
     table.write_text("ASSAY_ID,GROUP\n1,a\n1,b\n")
     with pytest.raises(ValueError, match="line 3: assay 1 has two groups"):
         assay_groups.read(table)
+
+
+def test_predictions_from_before_the_best_step_are_refused(tmp_path):
+    run = make_run(tmp_path / "run", labels=LABELS, seed=0)
+    assert assay_comparison.compare([dataclasses.replace(run, best_step=0)]).set_name == "test"
+    with pytest.raises(ValueError, match=r"are of step 0, the best one is 416; run experiments/evaluate.py"):
+        assay_comparison.compare([dataclasses.replace(run, best_step=416)])

@@ -184,11 +184,13 @@ class Builder(sharded_builder.ShardedBuilder):
     def shard_plan(self) -> tuple[shard_plan.Plan, shards.Read]:
         """The plan, and what reads the examples; all image files are known to be there."""
         content = self._content
+        # Image files are compared shard by shard: one that was mended costs its shard, not the whole build.
+        recipe = {name: value for name, value in self.recipe.items() if name != "files"}
         plan = shard_plan.make_plan(
             self.name,
             self._sizes,
             example_bytes=int(np.prod(content.shape)) * content.dtype.itemsize + 512,
-            recipe={**self.recipe, "config": self.builder_config.name},
+            recipe={**recipe, "config": self.builder_config.name},
             num_shards=self.num_shards,
         )
         self.info.metadata.clear()  # it may be that of a dataset which this one replaces

@@ -47,6 +47,11 @@ class Reader:
         """The examples of a unit."""
         return self.content.examples(int(self.views[split][unit]))
 
+    def digest(self, split: str, units: np.ndarray) -> str:
+        """What the image files of some units are known by; "" for profiles, whose table the recipe has."""
+        files = getattr(self.content, "files", None)
+        return files.digest(self.views[split][units].tolist()) if files else ""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Known:
