@@ -81,7 +81,7 @@ def test_other_channels_are_refused(run, tmp_path):
 def test_untrained_and_unknown_are_refused(dataset, run, tmp_path):
     done = run_script("evaluate.py", f"--workdir={tmp_path}")
     assert done.returncode == 1
-    assert "config.json: missing" in done.stderr
+    assert "no config.json; is it the work directory" in done.stderr
     done = run_script("evaluate.py", f"--workdir={run}", "--sets=test9")
     assert done.returncode == 1
     assert "no split 'test9'; it has" in done.stderr
