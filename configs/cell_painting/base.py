@@ -39,7 +39,6 @@ def get_config() -> ConfigDict:
 
     config.preprocess = ConfigDict()
     config.preprocess.intensity = "standardize_each"
-    config.preprocess.crop = 0  # 0: whole images
 
     config.augment = ConfigDict()
     config.augment.flips = False
@@ -63,8 +62,6 @@ def get_config() -> ConfigDict:
     config.evaluation = ConfigDict()
     config.evaluation.batch_size = 128
     config.evaluation.level = "well"  # views averaged per "well", per "compound", or "none"
-    config.evaluation.crops = 1
-    config.evaluation.validation_crops = 1
     config.evaluation.sets = ("validation", "test")
 
     config.report = ConfigDict()

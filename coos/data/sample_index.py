@@ -115,11 +115,7 @@ def read(path: str | os.PathLike, matrix: LabelMatrix) -> SampleIndex:
         compounds=np.array(matrix.compounds)[rows[kept]],
         smiles=np.array(columns["SMILES"])[kept],
         rows=rows[kept].astype(np.int32),
-        left_out={
-            k: v
-            for r in sorted(set(reasons.tolist()) - {""})
-            for k, v in left_out(r, keys[reasons == r]).items()
-        },
+        left_out=_count_by_reason(reasons, keys),
     )
     _check_places(path, index, kept + 2)
     return index

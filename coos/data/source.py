@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from coos.data import records
 
-BLOCK = 256
+BLOCK_BYTES = 2**25  # decoded at once
 READERS = 8  # threads that read records
 STORES = ("auto", "cache", "records")
 LARGE_IMAGE = 2**18  # bytes, from which on "auto" reads records
@@ -110,6 +110,11 @@ def describe(directory: str | os.PathLike) -> dict[str, Any]:
     }
 
 
+def _bytes_of(dataset: dict[str, Any]) -> int:
+    """Bytes of one image, or vector of features."""
+    return int(np.prod(dataset["image_shape"])) * np.dtype(dataset["image_dtype"]).itemsize
+
+
 def _input_name(features: Any) -> str:
     """The feature that a network takes: "image", or "profile" in datasets of feature vectors."""
     return "image" if "image" in features else "profile"
@@ -134,8 +139,7 @@ def load(
     if split not in dataset["splits"]:
         raise ValueError(f"{directory}: no split {split!r}; it has {list(dataset['splits'])}")
     directory = pathlib.Path(dataset["directory"])
-    size = int(np.prod(dataset["image_shape"])) * np.dtype(dataset["image_dtype"]).itemsize
-    cached = store == "cache" or (store == "auto" and size < LARGE_IMAGE)
+    cached = store == "cache" or (store == "auto" and _bytes_of(dataset) < LARGE_IMAGE)
     kind = split if cached else f"{split}-columns"
     folder = _cache_place(dataset, cache_dir) / f"{kind}-{_fingerprint(directory, split)}"
     if not folder.exists():
@@ -197,9 +201,10 @@ def _decode(
     shape, dtype = (len(examples), *dataset["image_shape"]), dataset["image_dtype"]
     pixels = np.lib.format.open_memmap(folder / "images.npy", "w+", dtype, shape) if images else None
     columns = _Columns(len(examples), dataset)
+    block = max(1, BLOCK_BYTES // _bytes_of(dataset))
     with tqdm(total=len(examples), desc=f"caching {split}", unit="image", disable=None) as bar:
-        for start in range(0, len(examples), BLOCK if images else 8):
-            rows = range(start, min(start + (BLOCK if images else 8), len(examples)))
+        for start in range(0, len(examples), block):
+            rows = range(start, min(start + block, len(examples)))
             for row, example in zip(rows, examples.__getitems__(rows), strict=True):
                 columns.take(row, example)
                 if pixels is not None:

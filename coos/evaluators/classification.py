@@ -1,11 +1,12 @@
 """Every covariate-shift metric of a classifier on one set."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from coos.data.source import Source
 from coos.metrics import covariate_shift
 from coos.workdir import Predictions
 
@@ -16,6 +17,15 @@ def score_set(predictions: Predictions, *, config: Any, dataset: dict[str, Any])
     """`score` with the class names of the data set."""
     del config
     return score(predictions, class_names=dataset["class_names"])
+
+
+def baseline(training: Callable[[], Source], judged: Source) -> None:
+    """None: nothing is known of a cell but its image."""
+
+
+def shared(training: Callable[[], Source], judged: Source) -> str:
+    """Nothing: sets of cells are told apart by the digests of their data sets."""
+    return ""
 
 
 def score(predictions: Predictions, *, class_names: Sequence[str]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Scores of assay predictions, and what the number of cells alone would have predicted."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,19 @@ def score_set(predictions: Predictions, *, config: Any, dataset: Mapping[str, An
     per_assay = np.asarray(multitask.auroc(found.probabilities, labels, mask))
     names = [f"auroc/{name}" for name in dataset["tasks"]]
     return {"n": len(found.ids), **values, **dict(zip(names, per_assay.tolist(), strict=True))}
+
+
+def baseline(training: Callable[[], Source], judged: Source) -> Predictions | None:
+    """`cell_count_baseline`, or None where the data set does not know its cells."""
+    known = knows_cell_counts(judged) and knows_cell_counts(training())
+    return cell_count_baseline(training(), judged) if known else None
+
+
+def shared(training: Callable[[], Source], judged: Source) -> str:
+    """How many compounds of `judged` the network was trained on, in words; "" if none."""
+    compounds = set(judged.columns["compound"].tolist())
+    known = compounds & set(training().columns["compound"].tolist())
+    return f"{len(known)} of its {len(compounds)} compounds were trained on" if known else ""
 
 
 def knows_cell_counts(source: Source) -> bool:

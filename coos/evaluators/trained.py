@@ -1,8 +1,9 @@
 """Judge a trained run: its best step on each of its sets, every metric of its task as result rows."""
 
+import functools
 import pathlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +18,9 @@ from coos.train import run
 from coos.train.predict import predict
 from coos.train.record import refuse_other_images
 
-# Modules with score_set(predictions, config=..., dataset=...) -> {metric: value}.
+# Modules with score_set(predictions, config=..., dataset=...) -> {metric: value}, baseline(training, judged), which
+# predicts without a network or is None, and shared(training, judged), which says what a network must not know, or "".
+# `training` gives the examples that the network was trained on.
 TASKS: dict[str, ModuleType] = {"classification": classification, "multitask": multitask}
 
 
@@ -35,7 +38,7 @@ def evaluate(
     directory = directory or trained["directory"]
     judged = sources.describe(directory)
     refuse_other_images(trained, judged, where=str(workdir))
-    compiled = run.make_predict(classifier, num_crops=config.evaluation.crops)
+    compiled = run.make_predict(classifier, validating=False)
     replicated, place = pipeline.replicate(variables), _predictions_folder(workdir, trained, judged)
     step, rows = record["best"]["step"], []
     labels = {**run.row_labels(config, judged), "fold": None, "step": step}
@@ -46,19 +49,22 @@ def evaluate(
     missing = [name for name in wanted if name not in judged["splits"]]
     if missing:
         raise ValueError(f"{directory}: no split {missing[0]!r}; it has {list(judged['splits'])}")
+    task = TASKS[config.task]
+    own = directory if place == workdir else trained["directory"]
+    training = functools.cache(functools.partial(_load, config, own, config.data.train_split))
     for name in wanted:
         source = _load(config, directory, name)
         found = predict(compiled, replicated, source, batch_size=config.evaluation.batch_size, progress=name)
         if not np.isfinite(found.probabilities).all():
             raise ValueError(f"{workdir}, set {name}: probabilities are not finite; did training diverge?")
         work.save_predictions(place, name, found, step=step)
-        values = TASKS[config.task].score_set(found, config=config, dataset=judged)
+        values = task.score_set(found, config=config, dataset=judged)
         number = int(values.pop("n", len(source)))
         rows += [{**labels, "split": name, "metric": k, "value": v, "n": number} for k, v in values.items()]
-        if config.task == "multitask" and place == workdir:
-            _save_baseline(config, source, workdir, name)
-        elif config.task == "multitask":
-            _warn_of_trained_compounds(config, trained, source, name)
+        if place == workdir and (baseline := task.baseline(training, source)) is not None:
+            work.save_predictions(workdir, name, baseline, folder="baseline")
+        if place != workdir and (known := _shared(task, training, source)):
+            logging.warning("set %s: %s", name, known)
     best = {"split": "validation", "metric": "best_step", "value": step, "n": None}
     work.replace_rows(workdir / "results.jsonl", [*rows, {**labels, **best}])
     return rows
@@ -70,28 +76,12 @@ def _load(config: Any, directory: str, split: str) -> sources.Source:
     return sources.load(directory, split, cache_dir=config.data.cache_dir or None, store=store)
 
 
-def _warn_of_trained_compounds(
-    config: Any, trained: dict[str, Any], judged: sources.Source, name: str
-) -> None:
-    """Say how many compounds of another data set's split the network was trained on."""
+def _shared(task: ModuleType, training: Callable[[], sources.Source], judged: sources.Source) -> str:
+    """What the network was trained on among what is judged, or why that cannot be told."""
     try:
-        training = _load(config, trained["directory"], config.data.train_split)
+        return task.shared(training, judged)
     except ValueError as error:
-        logging.warning("set %s: cannot tell whether its compounds were trained on (%s)", name, error)
-        return
-    compounds = set(judged.columns["compound"].tolist())
-    known = compounds & set(training.columns["compound"].tolist())
-    if known:
-        logging.warning("set %s: %d of its %d compounds were trained on", name, len(known), len(compounds))
-
-
-def _save_baseline(config: Any, judged: sources.Source, workdir: pathlib.Path, name: str) -> None:
-    """Write what the cell count alone predicts for a set, if the data set knows it."""
-    training = _load(config, judged.dataset["directory"], config.data.train_split)
-    if multitask.knows_cell_counts(training) and multitask.knows_cell_counts(judged):
-        work.save_predictions(
-            workdir, name, multitask.cell_count_baseline(training, judged), folder="baseline"
-        )
+        return f"cannot tell what of it was trained on ({error})"
 
 
 def _predictions_folder(

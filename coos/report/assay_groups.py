@@ -30,9 +30,14 @@ def read(path: str | pathlib.Path) -> dict[str, str]:
     return groups
 
 
+def assay_ids(comparison: Comparison) -> list[str]:
+    """The ID of every assay, by position."""
+    return [str(i) for i in comparison.runs[0].dataset["assay_ids"]]
+
+
 def rows(comparison: Comparison, scores: Sequence[Scores], groups: Mapping[str, str]) -> list[Row]:
     """A row per group and model: mean and standard deviation of the AUC over its assays, and how many have one."""
-    ids = [str(i) for i in comparison.runs[0].dataset["assay_ids"]]
+    ids = assay_ids(comparison)
     unknown = sorted(set(groups) - set(ids))
     if len(unknown) == len(groups):
         raise ValueError(
@@ -71,6 +76,8 @@ def section(
         lines.append(("", cells + [_cell(row) for row in own]))
     heads = ["Group", "Assays", *(model.name for model in scores)]
     caption = "Mean and standard deviation of the AUC over the assays of each group."
+    if unknown := set(groups) - set(assay_ids(comparison)):
+        caption += f" Of the assays in the table of groups {len(unknown):,} are not predicted here."
     return html.table(html.head(heads), lines, caption=caption)
 
 

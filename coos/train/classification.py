@@ -25,6 +25,11 @@ _scores = jax.jit(covariate_shift.scores)
 class Classifier(Learner):
     """A network that turns raw images into class probabilities."""
 
+    def prepared_shape(self) -> tuple[int, ...]:
+        """Shape of one crop."""
+        size = self.config.preprocess.crop
+        return (size, size, self.input_shape[-1])
+
     def loss(self, params: Any, batch_stats: Any, batch: dict[str, jax.Array], key: jax.Array):
         """Per-example cross-entropy of augmented images.
 
@@ -48,13 +53,13 @@ class Classifier(Learner):
         correct = (output["logits"].argmax(-1) == batch["label"]).astype(jnp.float32)
         return loss, (updates.get("batch_stats", {}), {"accuracy": correct})
 
-    def predict(self, variables: Any, batch: dict[str, jax.Array], *, num_crops: int) -> jax.Array:
+    def predict(self, variables: Any, batch: dict[str, jax.Array], *, validating: bool) -> jax.Array:
         """Mean softmax over crops (DeepLoc's evaluation): (B, K) float32."""
+        evaluation = self.config.evaluation
+        number = evaluation.validation_crops if validating else evaluation.crops
         intensity = preprocess.intensity_function(self.config.preprocess.intensity, **self.constants)
         size = self.config.preprocess.crop
-        views = jax.vmap(lambda x: preprocess.crops(intensity(x), size=size, number=num_crops))(
-            batch["image"]
-        )
+        views = jax.vmap(lambda x: preprocess.crops(intensity(x), size=size, number=number))(batch["image"])
         output = self.model.apply(variables, views.reshape(-1, *views.shape[2:]), train=False)
         probabilities = jax.nn.softmax(output["logits"])
         return probabilities.reshape(*views.shape[:2], -1).mean(1)

@@ -27,8 +27,7 @@ class Learner:
 
     def prepared_shape(self) -> tuple[int, ...]:
         """Shape of one example as the network gets it."""
-        crop = self.config.preprocess.crop
-        return (crop, crop, self.input_shape[-1]) if crop else self.input_shape
+        return self.input_shape
 
     def init(self, key: jax.Array) -> Any:
         """Fresh variables of the model."""
@@ -39,8 +38,8 @@ class Learner:
         """Per-example losses, as `coos.train.steps.LossFunction` says."""
         raise NotImplementedError
 
-    def predict(self, variables: Any, batch: dict[str, jax.Array], *, num_crops: int) -> jax.Array:
-        """Probabilities (B, K) float32."""
+    def predict(self, variables: Any, batch: dict[str, jax.Array], *, validating: bool) -> jax.Array:
+        """Probabilities (B, K) float32, those that validation looks at while training or those that are judged."""
         raise NotImplementedError
 
 

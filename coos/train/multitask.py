@@ -44,7 +44,7 @@ class AssayPredictor(Learner):
         output, updates = self.model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
         logits, labels = output["logits"], batch["label"]
         loss, measured = losses.masked_binary_cross_entropy(logits, labels)
-        if self.config.pooled_head and "noisy_and" in output["features"]:
+        if self.config.pooled_head and "pooled" in output["features"]:
             loss += losses.masked_probability_cross_entropy(output["features"]["pooled"], labels)[0]
         correct = ((logits > 0) == (labels > 0)) & (labels != 0)
         values = {"weight": measured, "accuracy": correct.sum(-1).astype(jnp.float32)}
@@ -55,9 +55,9 @@ class AssayPredictor(Learner):
         intensity = preprocess.intensity_function(self.config.preprocess.intensity, **self.constants)
         return jax.vmap(intensity)(raw)
 
-    def predict(self, variables: Any, batch: dict[str, jax.Array], *, num_crops: int = 1) -> jax.Array:
+    def predict(self, variables: Any, batch: dict[str, jax.Array], *, validating: bool = False) -> jax.Array:
         """Probability of activity in every assay, sigmoid of the logits: (B, tasks) float32."""
-        del num_crops  # the networks see whole images
+        del validating  # the networks see whole images, then as later
         output = self.model.apply(variables, self.prepare(batch["image"]), train=False)
         return jax.nn.sigmoid(output["logits"])
 

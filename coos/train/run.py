@@ -13,6 +13,7 @@ A task is a module of this package (`coos.train.classification`, `coos.train.mul
 `config.task` names it; `coos.train.loop` runs it without knowing it.
 """
 
+import functools
 import pathlib
 from collections.abc import Callable
 from types import ModuleType
@@ -158,8 +159,8 @@ def check_network(learner: Learner) -> None:
     try:
         jax.eval_shape(learner.init, jax.random.PRNGKey(0))
     except ValueError as error:
-        name, crop = learner.config.model.name, learner.config.preprocess.crop
-        said = f"model.name={name!r}" + (f", preprocess.crop={crop}" if crop else "")
+        crop = learner.config.preprocess.get("crop")
+        said = f"model.name={learner.config.model.name!r}" + (f", preprocess.crop={crop}" if crop else "")
         raise ValueError(f"{said}: {error}") from None
 
 
@@ -213,15 +214,15 @@ def _restore(
     return restored.tree, loop.Best(**restored.record["best"])
 
 
-def make_predict(learner: Learner, *, num_crops: int) -> Callable[..., jax.Array]:
+def make_predict(learner: Learner, *, validating: bool) -> Callable[..., jax.Array]:
     """The compiled prediction step of a learner."""
-    return steps.make_predict(lambda variables, batch: learner.predict(variables, batch, num_crops=num_crops))
+    return steps.make_predict(functools.partial(learner.predict, validating=validating))
 
 
 def _validator(learner: Learner, validation: Source) -> Callable[[TrainState], dict[str, float]]:
     """A function that scores a state on the validation part."""
     config = learner.config
-    compiled = make_predict(learner, num_crops=config.evaluation.validation_crops)
+    compiled = make_predict(learner, validating=True)
 
     def evaluate(state: TrainState) -> dict[str, float]:
         variables = {"params": state.params, "batch_stats": state.batch_stats}

@@ -672,3 +672,15 @@ def test_a_shard_of_a_file_that_changed_is_written_again(release, tmp_path):
     for key, example in found.items():
         with np.load(release / "views" / f"{key}.npz") as arrays:
             np.testing.assert_array_equal(example["image"], arrays["sample"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"config": "views", "crop_size": 48}, "crop_size=48: config 'views' has no crops"),
+        ({"config": "cells", "drop_nonfinite_features": True}, "config 'cells' has no features"),
+    ],
+)
+def test_options_of_another_config_are_refused(pristine, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(pristine[0], tmp_path, **options)

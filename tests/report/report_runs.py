@@ -1,5 +1,8 @@
 """Small finished runs and images that the tests of the report share."""
 
+import csv
+import html
+import re
 import types
 
 import numpy as np
@@ -88,3 +91,15 @@ def has_label(path):
     """Whether the picture carries the red box of the label."""
     red = np.array([int(plots.SIMULATED_COLOUR[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     return (np.abs(image_file.imread(path)[..., :3] - red) < 0.01).all(-1).sum() > 500
+
+
+def visible(text):
+    """The text of a page or a cell, without tags, style and pictures."""
+    text = re.sub(r"<style>.*?</style>", "", text, flags=re.S)
+    return html.unescape(re.sub(r"<[^>]*>", " ", text))
+
+
+def read(out, name):
+    """The rows of a table that a report wrote as CSV."""
+    with open(out / "tables" / f"{name}.csv") as file:
+        return list(csv.DictReader(file))

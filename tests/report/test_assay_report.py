@@ -1,6 +1,5 @@
 """The page of assay predictions: numbers as scikit-learn and SciPy give them, words where there is none, errors."""
 
-import csv
 import dataclasses
 import html
 import math
@@ -12,7 +11,7 @@ import pytest
 import scipy.stats
 from absl.testing import flagsaver
 from assay_runs import CHANNELS, make_labels, make_run, task_names
-from report_runs import has_label
+from report_runs import has_label, read, visible
 from run_scripts import loaded
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
@@ -24,17 +23,6 @@ LABELS = make_labels(NUM_COMPOUNDS, NUM_TASKS)
 TASKS = task_names(NUM_TASKS)
 LEFT_OUT = 4
 FEW = np.arange(NUM_COMPOUNDS - LEFT_OUT)  # one number of wells in most tests: less to compile
-
-
-def visible(text):
-    """The text of a page or a cell, without tags, style and pictures."""
-    text = re.sub(r"<style>.*?</style>", "", text, flags=re.S)
-    return html.unescape(re.sub(r"<[^>]*>", " ", text))
-
-
-def read(out, name):
-    with open(out / "tables" / f"{name}.csv") as file:
-        return list(csv.DictReader(file))
 
 
 def table_cells(text, caption):
@@ -520,8 +508,9 @@ def test_groups_of_assays_have_the_means_of_their_assays(runs, tmp_path):
         auroc = next(s.auroc for s in scores if s.name == row["model"])
         members = [n for n, i in enumerate(ids) if groups.get(i, assay_groups.OTHERS) == row["group"]]
         np.testing.assert_allclose(row["mean_auroc"], np.nanmean(auroc[members]))
+    groups["unheard of"] = "a"
     page = assays.write(tmp_path / "page", runs, groups=groups, num_resamples=2, num_permutations=9)
-    assert "Groups of assays" in page.read_text()
+    assert "Of the assays in the table of groups 1 are not predicted here." in visible(page.read_text())
     with pytest.raises(ValueError, match="none of the 1 assays with a group is predicted here"):
         assay_groups.rows(found, scores, {"nothing": "a"})
     table.write_text("ASSAY_ID,GROUP\n1,a\n1,b\n")

@@ -1,13 +1,12 @@
 """The retrieval report: numbers as judged, words where there is none, and a page that needs nothing else."""
 
-import csv
 import html
 import re
 
 import numpy as np
 import polars as pl
 import pytest
-from report_runs import has_label
+from report_runs import has_label, read, visible
 
 from coos.evaluators import retrieval as judging
 from coos.evaluators.retrieval import Protocol
@@ -43,17 +42,6 @@ def make_table(*, noise=1.0, seed=0, labels=None, rows=40):
 
 def judged(name, protocol=PROTOCOL, **options):
     return judging.judge(make_table(**options), protocol, name=name)
-
-
-def visible(text):
-    """The text of a page or a cell, without tags, style and pictures."""
-    text = re.sub(r"<style>.*?</style>", "", text, flags=re.S)
-    return html.unescape(re.sub(r"<[^>]*>", " ", text))
-
-
-def read(out, name):
-    with open(out / "tables" / f"{name}.csv") as file:
-        return list(csv.DictReader(file))
 
 
 def score_cells(text):

@@ -21,6 +21,7 @@ from coos.data import (
 from tfds_builders.cell_painting import examples, splitting
 
 CHANNELS = ("Mito", "ERSyto", "ERSytoBleed", "Ph_golgi", "Hoechst")
+CROP_SIZE = 96  # Hofmarcher et al. 2019, section 3
 LABEL_FILES = (label_matrix.MATRIX, label_matrix.COMPOUNDS, label_matrix.ASSAYS)
 UNKNOWN = -1
 TEXTS = ("id", "plate", "well", "site", "compound")
@@ -41,7 +42,7 @@ class Builder(sharded_builder.ShardedBuilder):
         channels: their names in `.npz` files, or those to store, in this order, of TIFF files.
         profiles: table of profiles; None: `profiles.parquet` or `profiles.csv` in the source.
         cells: table of cell centres; None: `cells.parquet` or `cells.csv` in the source.
-        crop_size: height and width of the crops of config "cells", in pixels.
+        crop_size: height and width of the crops of config "cells", in pixels; None: 96.
         drop_nonfinite_features: leave out features that have a value that is not finite, instead of stopping.
     """
 
@@ -66,13 +67,17 @@ class Builder(sharded_builder.ShardedBuilder):
         channels: Sequence[str] | None = None,
         profiles: str | pathlib.Path | None = None,
         cells: str | pathlib.Path | None = None,
-        crop_size: int = 96,
+        crop_size: int | None = None,
         drop_nonfinite_features: bool = False,
         **kwargs: Any,
     ):
         names = [known.name for known in self.BUILDER_CONFIGS]
         if config not in names:
             raise ValueError(f"config={config!r}: choose one of {names}")
+        if crop_size is not None and config != "cells":
+            raise ValueError(f"crop_size={crop_size}: config {config!r} has no crops, config 'cells' has")
+        if drop_nonfinite_features and config != "profiles":
+            raise ValueError(f"drop_nonfinite_features: config {config!r} has no features; 'profiles' has")
         if source is None or not pathlib.Path(source).is_dir():
             raise ValueError(
                 f"cell_painting needs source=FOLDER with images and tables; {source!r} is no folder"
@@ -94,7 +99,7 @@ class Builder(sharded_builder.ShardedBuilder):
         self._content = self._make_content(
             config,
             channels=tuple(channels or CHANNELS),
-            crop_size=crop_size,
+            crop_size=CROP_SIZE if crop_size is None else crop_size,
             drop_nonfinite=drop_nonfinite_features,
         )
         sizes = self._content.sizes()
