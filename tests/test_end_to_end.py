@@ -164,6 +164,7 @@ def test_build_says_which_datasets_there_are(tmp_path):
     assert "--mirror: cell_folder does not have this option" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "name", "limit"), [("raw", "test1", 0.134), ("stretched", "test2", 0.410)]
 )

@@ -228,8 +228,9 @@ def test_all_configs_and_layouts_have_one_split_of_compounds(pristine, release, 
     root = pristine[0]
     change(release / "sample-index.csv", lambda rows: rows[::-1])
     compounds = []
-    for source, options in ((root, {}), (root, {"config": "cells"}), (release, {"config": "profiles"})):
-        found, split_of = read(build(source, tmp_path, crop_size=8, **options))
+    cells = {"config": "cells", "crop_size": 8}
+    for source, options in ((root, {}), (root, cells), (release, {"config": "profiles"})):
+        found, split_of = read(build(source, tmp_path, **options))
         compounds.append({found[key]["compound"]: split_of[key] for key in found})
     assert compounds[0] == compounds[2]
     assert compounds[1].items() <= compounds[0].items()
