@@ -1,9 +1,11 @@
-"""Log lines that do not garble progress bars, and only ours."""
+"""What scripts share in a terminal: flags with plain errors, and log lines that do not garble progress bars."""
 
 import logging as python_logging
 import pathlib
+import sys
+from collections.abc import Sequence
 
-from absl import logging
+from absl import app, logging
 from tqdm import tqdm
 
 HERE = str(pathlib.Path(__file__).resolve().parent.parent)
@@ -29,3 +31,14 @@ def setup() -> None:
         owner.handlers = [h for h in owner.handlers if not isinstance(h, logging.ABSLHandler)]
     root.addHandler(handler)
     logging.set_verbosity(logging.INFO)
+
+
+def parse_flags(arguments: Sequence[str]) -> list[str]:
+    """Flags of a script, for `app.run`; a setting that its config does not have ends the script with one line."""
+    try:
+        return app.parse_flags_with_usage(list(arguments))
+    except AttributeError as error:
+        if not (error.args and isinstance(error.args[0], KeyError)):  # what ml_collections raises
+            raise
+        said = str(error.args[0].args[0]).replace("\n", ". ")
+        sys.exit(f"{pathlib.Path(arguments[0]).name}: the file of --config has no setting {said}")

@@ -300,6 +300,13 @@ def test_the_script_ends_with_the_message_alone(dataset, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_setting_that_the_config_does_not_have_is_named(dataset, tmp_path):
+    done = run_script("train.py", *train_arguments(dataset, tmp_path / "run", num_stepz=3))
+    assert done.returncode == 1
+    assert "the file of --config has no setting 'num_stepz'. Did you mean" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_loses_nothing_but_unsaved_steps(dataset, uninterrupted, tmp_path):
     """Kill -9 again and again, a little later each time, saving at every step; then finish."""
