@@ -1,5 +1,8 @@
 """The compiled step: the same whatever the devices, the dispatches, the pieces, and where the images are."""
 
+import dataclasses
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,10 +20,27 @@ def training(dataset):
     return source.load(dataset, "training")
 
 
+class SmallNetwork(nn.Module):
+    """Batch norm over all devices, dropout and convolutions, and little to compile."""
+
+    axis_name: str | None
+    dropout: float = 0.5
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = nn.Conv(4, (3, 3), strides=2, name="convolution")(images)
+        x = nn.BatchNorm(not train, momentum=0.9, axis_name=self.axis_name if train else None, name="norm")(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x).reshape(len(x), -1))
+        return {"logits": nn.Dense(7, name="head")(x), "features": {}}
+
+
 def make(dataset, **overrides):
+    """The shipped DeepLoc, two channels wide, if `model.width` asks for it; else a network that compiles fast."""
     config = quickstart.get_config()
-    config.update_from_flattened_dict({"model.width": 2, **overrides})
+    config.update_from_flattened_dict(overrides)
     classifier = classification.make(config, source.describe(dataset), {"min_span": 1.0})
+    if "model.width" not in overrides:
+        classifier = dataclasses.replace(classifier, model=SmallNetwork(steps.AXIS))
     optimizer = optim.create(config.optimizer, num_steps=300)
     key = jax.random.key(0, impl="rbg")  # the default key's init takes four times as long to compile
     return classifier, optimizer, states.create(lambda _: classifier.init(key), optimizer, seed=0)
@@ -57,7 +77,8 @@ def largest_difference(one, other):
 def test_one_and_eight_devices_agree_after_20_steps_of_the_shipped_optimizer(dataset, training):
     """In float64, since in float32 rounding grows about eightfold a step at this learning rate."""
     with jax.enable_x64(True):
-        classifier, optimizer, host = make(dataset, **{"model.dtype": "float64", "preprocess.crop": 32})
+        wanted = {"model.width": 2, "model.dtype": "float64", "preprocess.crop": 32}
+        classifier, optimizer, host = make(dataset, **wanted)
         host = to_float64(host)
         one, _ = run(training, host, classifier, optimizer, devices=1, num_steps=20)
         eight, _ = run(training, host, classifier, optimizer, devices=8, num_steps=20)
@@ -128,7 +149,8 @@ def test_the_loop_of_accelerators_equals_the_written_out_one_of_cpus(dataset, tr
 
 
 def test_augmentation_belongs_to_the_example_and_not_to_its_place(dataset, training):
-    classifier, _, host = make(dataset, **{"model.cross_device_norm": False})
+    classifier, _, host = make(dataset)
+    classifier = dataclasses.replace(classifier, model=SmallNetwork(None, dropout=0.0))
     batch, key = batch_of(training, 0), jax.random.PRNGKey(0)
     loss = jax.jit(lambda batch: classifier.loss(host.params, host.batch_stats, batch, key)[0])
     order = np.random.default_rng(1).permutation(16)
@@ -142,7 +164,7 @@ def test_augmentation_belongs_to_the_example_and_not_to_its_place(dataset, train
 
 
 def test_bfloat16_is_finite_and_keeps_float32_parameters(dataset, training):
-    classifier, optimizer, host = make(dataset, **{"model.dtype": "bfloat16"})
+    classifier, optimizer, host = make(dataset, **{"model.width": 2, "model.dtype": "bfloat16"})
     (params, _), metrics = run(training, host, classifier, optimizer, devices=1, num_steps=2)
     assert np.isfinite(metrics["loss"]).all()
     assert all(x.dtype == np.float32 for x in jax.tree.leaves(params))
