@@ -1,13 +1,16 @@
-"""Run the scripts of experiments/ as a user does, in a process of their own."""
+"""Run the scripts of experiments/ as a user does, in a process of their own or, which is faster, in this one."""
 
 import contextlib
 import importlib.util
+import io
 import os
 import pathlib
 import subprocess
 import sys
 
-from absl import flags
+from absl import app, flags
+
+from coos import console
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
@@ -40,12 +43,35 @@ def loaded(script):
     path = REPOSITORY / "experiments" / script
     spec = importlib.util.spec_from_file_location(f"experiments_{path.stem}", path)
     module, known = importlib.util.module_from_spec(spec), set(flags.FLAGS)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
-    yield module
-    for name in set(flags.FLAGS) - known:
-        delattr(flags.FLAGS, name)
+    try:
+        yield module
+    finally:
+        del sys.modules[spec.name]
+        for name in set(flags.FLAGS) - known:  # but those of libraries that were imported meanwhile
+            if flags.FLAGS.find_module_defining_flag(name) == spec.name or name.startswith("config"):
+                delattr(flags.FLAGS, name)
+
+
+def call_script(script, *arguments):
+    """As `run_script`, but in this process and on its eight devices: nothing to start, nothing to compile twice."""
+    out, err, code, given = io.StringIO(), io.StringIO(), 0, sys.argv
+    with loaded(script) as module, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            sys.argv = [script, *map(str, arguments)]  # where ml_collections looks for settings
+            module.main(console.parse_flags(sys.argv))
+        except SystemExit as stop:
+            code = stop.code
+        except app.UsageError as error:
+            code = str(error)
+        finally:
+            sys.argv = given
+    if isinstance(code, str):
+        return subprocess.CompletedProcess(script, 1, out.getvalue(), f"{err.getvalue()}{code}\n")
+    return subprocess.CompletedProcess(script, code or 0, out.getvalue(), err.getvalue())
 
 
 def small_settings(dataset):

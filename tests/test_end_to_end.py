@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import tifffile
-from run_scripts import run_script, train_arguments
+from run_scripts import call_script, run_script, train_arguments
 from sklearn import metrics as sk
 
 from coos import workdir as work
@@ -48,13 +48,13 @@ def test_evaluation_on_eight_devices_is_the_same(run, tmp_path):
 
 def test_evaluating_twice_adds_no_rows(run):
     before = work.read_rows(run / "results.jsonl")
-    assert run_script("evaluate.py", f"--workdir={run}").returncode == 0
+    assert call_script("evaluate.py", f"--workdir={run}").returncode == 0
     after = work.read_rows(run / "results.jsonl")
     assert len(after) == len(before)
 
 
 def test_report_of_the_run(run, tmp_path):
-    done = run_script("report.py", f"--workdirs={run}", f"--out={tmp_path}", "--num_resamples=50")
+    done = call_script("report.py", f"--workdirs={run}", f"--out={tmp_path}", "--num_resamples=50")
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "index.html").read_text()
     assert "SIMULATED DATA" in page
@@ -69,43 +69,43 @@ def test_other_channels_are_refused(run, tmp_path):
             folder = tmp_path / "cells" / "test" / "Golgi"
             folder.mkdir(parents=True, exist_ok=True)
             tifffile.imwrite(folder / f"{stem}_{channel}.tif", np.zeros((64, 64), np.uint16))
-    built = run_script("build.py", "cell_folder", f"--source={tmp_path / 'cells'}", f"--data_dir={tmp_path}")
+    built = call_script("build.py", "cell_folder", f"--source={tmp_path / 'cells'}", f"--data_dir={tmp_path}")
     assert built.returncode == 0, built.stderr
     directory = built.stdout.splitlines()[-1]
-    done = run_script("evaluate.py", f"--workdir={run}", f"--directory={directory}", "--sets=test")
+    done = call_script("evaluate.py", f"--workdir={run}", f"--directory={directory}", "--sets=test")
     assert done.returncode == 1
     assert "trained with channels ['protein', 'nucleus']" in done.stderr
     assert "has ['nucleus', 'protein']" in done.stderr
 
 
 def test_untrained_and_unknown_are_refused(dataset, run, tmp_path):
-    done = run_script("evaluate.py", f"--workdir={tmp_path}")
+    done = call_script("evaluate.py", f"--workdir={tmp_path}")
     assert done.returncode == 1
     assert "no config.json; is it the work directory" in done.stderr
-    done = run_script("evaluate.py", f"--workdir={run}", "--sets=test9")
+    done = call_script("evaluate.py", f"--workdir={run}", "--sets=test9")
     assert done.returncode == 1
     assert "no split 'test9'; it has" in done.stderr
 
 
 def test_build_refuses_another_source_and_rebuilds_when_told(release, tmp_path):
     arguments = ["coos7", f"--data_dir={tmp_path / 'data'}"]
-    assert run_script("build.py", *arguments, f"--source={release}").returncode == 0
-    again = run_script("build.py", *arguments, f"--source={release}")
+    assert call_script("build.py", *arguments, f"--source={release}").returncode == 0
+    again = call_script("build.py", *arguments, f"--source={release}")
     assert again.returncode == 0
-    done = run_script("build.py", *arguments, f"--source={release}", "--channels=nucleus,protein")
+    done = call_script("build.py", *arguments, f"--source={release}", "--channels=nucleus,protein")
     assert done.returncode == 1
     assert "file_channels: ['protein', 'nucleus'] there, ['nucleus', 'protein'] now" in done.stderr
-    done = run_script("build.py", *arguments)
+    done = call_script("build.py", *arguments)
     assert done.returncode == 1, "the simulated release must not pass for the one to be downloaded"
     assert "zenodo.org" in done.stderr
     other = tmp_path / "other"
     shutil.copytree(release, other)
-    done = run_script("build.py", *arguments, f"--source={other}")
+    done = call_script("build.py", *arguments, f"--source={other}")
     assert done.returncode == 1
     assert "already built, but from something else" in done.stderr
-    assert run_script("build.py", *arguments, f"--source={other}", "--overwrite").returncode == 0
+    assert call_script("build.py", *arguments, f"--source={other}", "--overwrite").returncode == 0
     (other / "COOS7_v1.1_test3.hdf5").write_bytes(b"damaged")
-    done = run_script("build.py", *arguments, f"--source={other}", "--overwrite")
+    done = call_script("build.py", *arguments, f"--source={other}", "--overwrite")
     assert done.returncode == 1
     assert "cannot be read as HDF5" in done.stderr
     kept = source.describe(tmp_path / "data" / "coos7" / "uint16" / "1.1.0")
@@ -114,11 +114,11 @@ def test_build_refuses_another_source_and_rebuilds_when_told(release, tmp_path):
 
 def test_build_goes_on_after_a_kill(release, tmp_path):
     arguments = ["coos7", f"--data_dir={tmp_path}", f"--source={release}"]
-    assert run_script("build.py", *arguments).returncode == 0
+    assert call_script("build.py", *arguments).returncode == 0
     path = tmp_path / "coos7" / "uint16" / "1.1.0"
     path.rename(path.with_name("1.1.0.replaced"))  # as kill -9 in the middle of --overwrite leaves it
     (path.parent / "incomplete.ABC_1.1.0").mkdir()
-    done = run_script("build.py", *arguments, "--overwrite")
+    done = call_script("build.py", *arguments, "--overwrite")
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in path.parent.iterdir()) == ["1.1.0"]
     assert "Golgi" in done.stdout
@@ -129,10 +129,10 @@ def test_other_cells_of_the_same_name_keep_their_predictions_apart(run, tmp_path
 
     simulate.write_release(tmp_path / "release", cells_per_class=8, seed=5)
     arguments = [f"--source={tmp_path / 'release'}", f"--data_dir={tmp_path / 'data'}"]
-    assert run_script("build.py", "coos7", *arguments).returncode == 0
+    assert call_script("build.py", "coos7", *arguments).returncode == 0
     directory = tmp_path / "data" / "coos7" / "uint16" / "1.1.0"
     before = work.load_run(run)
-    done = run_script("evaluate.py", f"--workdir={run}", f"--directory={directory}", "--sets=test1")
+    done = call_script("evaluate.py", f"--workdir={run}", f"--directory={directory}", "--sets=test1")
     assert done.returncode == 0, done.stderr
     after = work.load_run(run)
     np.testing.assert_array_equal(
@@ -141,7 +141,7 @@ def test_other_cells_of_the_same_name_keep_their_predictions_apart(run, tmp_path
     own = [row for row in after.rows if row["dataset"] == "coos7/uint16"]
     assert own == before.rows
     assert len(list(run.glob("other_datasets/coos7_uint16-1.1.0-*/predictions/test1.npz"))) == 1
-    moved = run_script("train.py", *train_arguments(directory, run))
+    moved = call_script("train.py", *train_arguments(directory, run))
     assert moved.returncode == 1
     assert "was trained on other cells than" in moved.stderr
 
@@ -151,16 +151,16 @@ def test_predictions_of_different_steps_are_not_reported_together(run, tmp_path)
     shutil.copytree(run, copy)
     step = work.load_run(copy).prediction_steps["test2"]
     work.save_predictions(copy, "test2", work.load_run(copy).predictions["test2"], step=step + 5)
-    done = run_script("report.py", f"--workdirs={copy}", f"--out={tmp_path / 'report'}", "--num_resamples=5")
+    done = call_script("report.py", f"--workdirs={copy}", f"--out={tmp_path / 'report'}", "--num_resamples=5")
     assert done.returncode == 1
     assert "predictions are of different steps" in done.stderr
 
 
 def test_build_says_which_datasets_there_are(tmp_path):
-    done = run_script("build.py", "coos8", f"--data_dir={tmp_path}")
+    done = call_script("build.py", "coos8", f"--data_dir={tmp_path}")
     assert done.returncode == 1
     assert "no 'coos8'; available: cell_folder, cell_painting, coos7" in done.stderr
-    done = run_script("build.py", "cell_folder", f"--data_dir={tmp_path}", "--mirror=http://127.0.0.1")
+    done = call_script("build.py", "cell_folder", f"--data_dir={tmp_path}", "--mirror=http://127.0.0.1")
     assert "--mirror: cell_folder does not have this option" in done.stderr
 
 

@@ -9,7 +9,7 @@ import statistics
 
 import polars as pl
 import pytest
-from run_scripts import run_script
+from run_scripts import call_script
 
 from coos import workdir
 from coos.data import chembl, chembl_query, chemistry, label_matrix
@@ -490,7 +490,7 @@ def test_script(tmp_path):
         f"--compounds={tmp_path}/table.csv",
         f"--out={tmp_path}/labels",
     ]
-    done = run_script("label_matrix.py", *arguments)
+    done = call_script("label_matrix.py", *arguments)
     assert done.returncode == 0, done.stderr
     matrix = label_matrix.read(tmp_path / "labels")
     expected = slow_labels(rows, [key for _, key in structures], minimum=10, drop_flagged=False)
@@ -508,8 +508,8 @@ def test_script(tmp_path):
     notes = pl.read_csv(tmp_path / "labels" / "notes.csv")
     assert notes.filter(pl.col("reason").str.starts_with("comment"))["rows"].sum() == len(rows)
 
-    again = run_script("label_matrix.py", *arguments)
+    again = call_script("label_matrix.py", *arguments)
     assert again.returncode == 1
     assert again.stderr.strip().endswith("has a label matrix already; --overwrite replaces it")
-    wrong = run_script("label_matrix.py", *arguments, "--overwrite", "--smiles_column=smile", "--minimum=3")
+    wrong = call_script("label_matrix.py", *arguments, "--overwrite", "--smiles_column=smile", "--minimum=3")
     assert "no column smile; it has name, SMILES" in wrong.stderr

@@ -1,17 +1,13 @@
 """Tests of the simulated release: its layout, its provenance and the biology of its patterns."""
 
-import pathlib
-import subprocess
-import sys
-
 import h5py
 import numpy as np
 import pytest
+from run_scripts import call_script
 
 from coos.data.simulate import CLASSES, organelles, simulate_split, single_cells, write_release
 
 TESTS = ("test1", "test2", "test3", "test4")
-SCRIPT = pathlib.Path(__file__).parents[2] / "experiments" / "simulate.py"
 
 
 @pytest.fixture(scope="module")
@@ -242,26 +238,14 @@ def test_a_failed_write_leaves_no_file(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def _run_script(*arguments):
-    command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(
-        command,
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=SCRIPT.parents[1],
-        env={"PYTHONPATH": str(SCRIPT.parents[1]), "PATH": "/usr/bin:/bin"},
-    )
-
-
 def test_the_script_writes_a_release_and_lists_the_known_studies(tmp_path):
-    done = _run_script("coos7", f"--out={tmp_path}", "--cells_per_class=2", "--seed=5")
+    done = call_script("simulate.py", "coos7", f"--out={tmp_path}", "--cells_per_class=2", "--seed=5")
     assert done.returncode == 0, done.stderr
     assert "cells/s" in done.stdout
     assert len(list(tmp_path.glob("*.hdf5"))) == 5
-    again = _run_script("coos7", f"--out={tmp_path}", "--cells_per_class=2")
+    again = call_script("simulate.py", "coos7", f"--out={tmp_path}", "--cells_per_class=2")
     assert again.returncode != 0
     assert "already holds" in again.stderr
-    unknown = _run_script("coos8", f"--out={tmp_path}")
+    unknown = call_script("simulate.py", "coos8", f"--out={tmp_path}")
     assert unknown.returncode != 0
     assert "coos7" in unknown.stdout + unknown.stderr

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from run_scripts import run_script
+from run_scripts import call_script
 from safetensors.numpy import save_file
 
 from coos import models, registry
@@ -287,13 +287,13 @@ def test_the_script_saves_what_a_training_starts_from(tmp_path):
     whole = {"width_coefficient": 1.0, "depth_coefficient": 1.0}
     expected, _ = written(tmp_path / "mine", "efficientnet_b0", **whole)
     arguments = ["--network=efficientnet_b0", f"--weights={tmp_path / 'mine'}", "--scaling=torch"]
-    done = run_script("import_weights.py", *arguments, f"--out={tmp_path / 'imported'}", "--channels=2")
+    done = call_script("import_weights.py", *arguments, f"--out={tmp_path / 'imported'}", "--channels=2")
     assert done.returncode == 0, done.stderr
     assert "efficientnet_b0: 4,014,946 parameters from mine" in done.stdout
     module, variables, record = weights.load(tmp_path / "imported")
     assert module.variant == "torchvision"
     assert_same(variables["batch_stats"], expected["batch_stats"])
     assert json.loads((tmp_path / "imported" / "weights.json").read_text()) == record
-    again = run_script("import_weights.py", *arguments, f"--out={tmp_path / 'imported'}")
+    again = call_script("import_weights.py", *arguments, f"--out={tmp_path / 'imported'}")
     assert again.returncode == 1
     assert "is not an empty folder; name a new one" in again.stderr

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import scipy.linalg
-from run_scripts import REPOSITORY, run_script
+from run_scripts import REPOSITORY, call_script
 
 from coos.data import simulate
 from coos.evaluators import retrieval as evaluator
@@ -122,7 +122,7 @@ def screen(tmp_path_factory):
 
 
 def make_profiles(screen, workdir, row, *arguments):
-    done = run_script(
+    done = call_script(
         "profile.py",
         f"--config={LINCS}:{row}",
         f"--config.data={screen / 'features'}",
@@ -175,7 +175,7 @@ def test_the_simulated_screen_from_cells_to_the_report(screen, tmp_path):
     both = f"--profiles={tmp_path / 'plain'},{tmp_path / 'sphered'}"
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "results.jsonl").write_text('{"metric": "of an earlier report"}\n')
-    done = run_script("retrieve.py", both, f"--out={tmp_path / 'report'}")
+    done = call_script("retrieve.py", both, f"--out={tmp_path / 'report'}")
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "report" / "results.jsonl").read_text().splitlines()]
     value = {(row["run"], row["metric"]): row["value"] for row in rows}  # none of the earlier report
@@ -190,7 +190,7 @@ def test_the_simulated_screen_from_cells_to_the_report(screen, tmp_path):
     config = json.loads((tmp_path / "plain" / "config.json").read_text())
     config["config"]["retrieval"]["similarity"] = "cosine"
     (tmp_path / "plain" / "config.json").write_text(json.dumps(config))
-    done = run_script("retrieve.py", both, f"--out={tmp_path / 'report'}")
+    done = call_script("retrieve.py", both, f"--out={tmp_path / 'report'}")
     assert done.returncode == 1
     assert (
         "similarity is 'cosine' for plain and 'pearson' for sphered; say which with --similarity"
@@ -220,31 +220,31 @@ def test_making_profiles_again_with_another_config_needs_a_word(screen, tmp_path
 
 
 def test_scripts_say_what_is_wrong(screen, tmp_path):
-    done = run_script("profile.py", f"--config={LINCS}:trained/none", f"--workdir={tmp_path / 'x'}")
+    done = call_script("profile.py", f"--config={LINCS}:trained/none", f"--workdir={tmp_path / 'x'}")
     assert done.returncode == 1
     assert "say where that is, with --config.metadata=FOLDER" in done.stderr
     coos7 = REPOSITORY / "configs" / "coos7" / "quickstart.py"
-    done = run_script("profile.py", f"--config={coos7}", f"--workdir={tmp_path / 'x'}")
+    done = call_script("profile.py", f"--config={coos7}", f"--workdir={tmp_path / 'x'}")
     assert "no `steps`" in done.stderr
-    done = run_script("retrieve.py", f"--profiles={tmp_path / 'nothing.csv'}", f"--out={tmp_path / 'y'}")
+    done = call_script("retrieve.py", f"--profiles={tmp_path / 'nothing.csv'}", f"--out={tmp_path / 'y'}")
     assert done.returncode == 1
     assert "nothing.csv: no such file or work directory" in done.stderr
     assert "Traceback" not in done.stderr
     text = "Metadata_moa,f,g\n" + "x,1,2\ny,2,1\nx,3,5\n"
     (tmp_path / "table.csv").write_text(text)
     arguments = [f"--profiles={tmp_path / 'table.csv'}", f"--out={tmp_path / 'y'}"]
-    done = run_script("retrieve.py", *arguments, "--rows=Metadata_moa = 'z'")
+    done = call_script("retrieve.py", *arguments, "--rows=Metadata_moa = 'z'")
     assert "table: no row matches --rows=\"Metadata_moa = 'z'\"" in done.stderr
-    done = run_script("retrieve.py", *arguments, "--names=cell count only")
+    done = call_script("retrieve.py", *arguments, "--names=cell count only")
     assert "is what the baseline is called; use --names" in done.stderr
 
 
 def test_bbbc021_gives_the_published_accuracy(real_data, tmp_path):
     config = REPOSITORY / "configs" / "bbbc021" / "profiles.py"
     where = f"--config.data={real_data / 'bbbc021'}"
-    done = run_script("profile.py", f"--config={config}", where, f"--workdir={tmp_path / 'run'}")
+    done = call_script("profile.py", f"--config={config}", where, f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
-    done = run_script("retrieve.py", f"--profiles={tmp_path / 'run'}", f"--out={tmp_path / 'report'}")
+    done = call_script("retrieve.py", f"--profiles={tmp_path / 'run'}", f"--out={tmp_path / 'report'}")
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "report" / "results.jsonl").read_text().splitlines()]
     accuracy = next(row for row in rows if row["metric"] == "precision_at_1")
@@ -266,9 +266,9 @@ def test_raw_wells_with_missing_features_go_from_profiles_to_the_page(real_data,
         f"--config={LINCS}:cellprofiler/mad_robustize_outliers",
         f"--config.data={tmp_path / 'wells.parquet'}",
     ]
-    done = run_script("profile.py", *arguments, f"--workdir={tmp_path / 'run'}")
+    done = call_script("profile.py", *arguments, f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
-    done = run_script("retrieve.py", f"--profiles={tmp_path / 'run'}", f"--out={tmp_path / 'report'}")
+    done = call_script("retrieve.py", f"--profiles={tmp_path / 'run'}", f"--out={tmp_path / 'report'}")
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "report" / "index.html").read_text()
     assert "run, level3: 1 of 454 features are missing in some wells" in page

@@ -13,7 +13,15 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from run_scripts import REPOSITORY, command, environment, run_script, small_settings, train_arguments
+from run_scripts import (
+    REPOSITORY,
+    call_script,
+    command,
+    environment,
+    run_script,
+    small_settings,
+    train_arguments,
+)
 
 from configs.coos7 import quickstart
 from coos import workdir as work
@@ -167,7 +175,7 @@ def test_all_checkpoints_damaged_is_an_error(dataset, uninterrupted, tmp_path):
     for folder in (workdir / "checkpoints").iterdir():
         truncate(folder)
     for _ in range(2):  # the second time must not start afresh over what is left
-        done = run_script("train.py", *train_arguments(dataset, workdir))
+        done = call_script("train.py", *train_arguments(dataset, workdir))
         assert done.returncode == 1
         assert "none of the checkpoints [10, 15, 20] can be read" in done.stderr
 
@@ -180,7 +188,7 @@ def test_finished_run_is_left_alone(dataset, uninterrupted):
 
 def test_other_config_in_the_same_workdir_is_refused(dataset, uninterrupted):
     arguments = train_arguments(dataset, uninterrupted, model__width=3)
-    done = run_script("train.py", *arguments)
+    done = call_script("train.py", *arguments)
     assert done.returncode == 1
     assert "model.width: 2 there, 3 now" in done.stderr
     assert "Use a new --workdir" in done.stderr
@@ -198,7 +206,7 @@ def test_report_settings_and_a_moved_dataset_are_taken_over(dataset, uninterrupt
 
 def test_two_trainings_in_one_workdir_are_refused(dataset, tmp_path):
     with work.locked(tmp_path / "run"):
-        done = run_script("train.py", *train_arguments(dataset, tmp_path / "run"))
+        done = call_script("train.py", *train_arguments(dataset, tmp_path / "run"))
     assert done.returncode == 1
     assert "another training is running in this work directory" in done.stderr
 
@@ -207,7 +215,7 @@ def test_non_finite_loss_names_step_and_examples(dataset, tmp_path):
     arguments = train_arguments(
         dataset, tmp_path / "run", **{**SGD, "optimizer__learning_rate": 1e38, "optimizer__clip_norm": 0.0}
     )
-    done = run_script("train.py", *arguments)
+    done = call_script("train.py", *arguments)
     assert done.returncode == 1
     assert "step 2: the loss of 16 of 16 examples is not finite: ['training_" in done.stderr
     recorded = json.loads((tmp_path / "run" / "nonfinite_step_2.json").read_text())
@@ -254,7 +262,7 @@ def test_two_processes_equal_one_with_two_devices(dataset, tmp_path):
 
 
 def test_incomplete_process_flags_are_refused(dataset, tmp_path):
-    done = run_script("train.py", *train_arguments(dataset, tmp_path / "run"), "--num_processes=2")
+    done = call_script("train.py", *train_arguments(dataset, tmp_path / "run"), "--num_processes=2")
     assert done.returncode == 1
     assert "several processes: address, process id missing" in done.stderr
 
@@ -301,7 +309,7 @@ def test_the_script_ends_with_the_message_alone(dataset, tmp_path):
 
 
 def test_a_setting_that_the_config_does_not_have_is_named(dataset, tmp_path):
-    done = run_script("train.py", *train_arguments(dataset, tmp_path / "run", num_stepz=3))
+    done = call_script("train.py", *train_arguments(dataset, tmp_path / "run", num_stepz=3))
     assert done.returncode == 1
     assert "the file of --config has no setting 'num_stepz'. Did you mean" in done.stderr
     assert "Traceback" not in done.stderr

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from run_scripts import run_script
+from run_scripts import call_script
 
 from coos import models
 from coos import workdir as work
@@ -87,17 +87,17 @@ def test_train_script_starts_from_them(folder, dataset, tmp_path):
     arguments = [f"--config={tmp_path / 'config.py'}", f"--config.data.directory={dataset}"]
     arguments += ["--config.preprocess.intensity=pretrained", "--config.batch_size=8"]
     start = f"--config.start_from={folder}"
-    done = run_script("train.py", *arguments, start, f"--workdir={tmp_path / 'run'}")
+    done = call_script("train.py", *arguments, start, f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert f"starting from the weights in {folder}" in done.stdout
     assert "a new head of 7 outputs" in done.stdout
     constants = work.read_json(tmp_path / "run" / "config.json")["constants"]
     assert constants == {"mean": [123.68, 116.779], "std": [1.0, 1.0]}
     # Resuming needs the weights no more, and keeps the scaling that the run began with.
-    again = run_script("train.py", *arguments, "--config.start_from=gone", f"--workdir={tmp_path / 'run'}")
+    again = call_script("train.py", *arguments, "--config.start_from=gone", f"--workdir={tmp_path / 'run'}")
     assert again.returncode == 0, again.stderr
     assert work.read_json(tmp_path / "run" / "config.json")["constants"] == constants
-    refused = run_script("train.py", *arguments, f"--workdir={tmp_path / 'other'}")
+    refused = call_script("train.py", *arguments, f"--workdir={tmp_path / 'other'}")
     assert "'pretrained' is the scaling of imported weights: set start_from" in refused.stderr
 
 
