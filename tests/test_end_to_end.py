@@ -175,7 +175,8 @@ def test_real_cells_beat_the_random_forest(config, name, limit, real_data, tmp_p
     directory = built.stdout.splitlines()[-1]
     arguments = [f"--config=configs/cell_folder/{config}.py", f"--workdir={tmp_path / 'run'}"]
     arguments.append(f"--config.data.directory={directory}")
-    done = run_script("train.py", *arguments, timeout=3000, XLA_FLAGS="")  # the tests' settings compute slowly
+    # Compiled as for users: what the tests' settings save in compiling, they would lose many times in computing.
+    done = run_script("train.py", *arguments, timeout=3000, XLA_FLAGS="")
     assert done.returncode == 0, done.stderr
     assert run_script("evaluate.py", f"--workdir={tmp_path / 'run'}").returncode == 0
     rows = work.load_run(tmp_path / "run").rows
