@@ -21,14 +21,14 @@ class _BarHandler(python_logging.Handler):
 
 
 def setup() -> None:
-    """Send absl's log through tqdm."""
+    """Send absl's log through tqdm; a second call changes nothing."""
     handler = _BarHandler()
     handler.setFormatter(python_logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
     logging.use_absl_handler()
     logger = logging.get_absl_logger()
     root = python_logging.getLogger()
     for owner in (logger, root):
-        owner.handlers = [h for h in owner.handlers if not isinstance(h, logging.ABSLHandler)]
+        owner.handlers = [h for h in owner.handlers if not isinstance(h, (logging.ABSLHandler, _BarHandler))]
     root.addHandler(handler)
     logging.set_verbosity(logging.INFO)
 
