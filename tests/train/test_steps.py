@@ -148,6 +148,24 @@ def test_the_loop_of_accelerators_equals_the_written_out_one_of_cpus(dataset, tr
     np.testing.assert_allclose(losses, looped_losses, atol=1e-5)
 
 
+def test_every_step_draws_anew_and_every_device_alike():
+    """Augmentation is made of the step's key and the example's number: the key must not stay the same."""
+
+    def loss(params, batch_stats, batch, key):
+        drawn = jax.random.uniform(key) + 0 * params["weight"]
+        return jnp.full(len(batch["label"]), drawn), (batch_stats, {})
+
+    optimizer = optim.create(quickstart.get_config().optimizer, num_steps=300)
+    host = states.create(lambda _: {"params": {"weight": jnp.zeros(())}}, optimizer, seed=0)
+    state = jax.tree.map(lambda x: np.broadcast_to(x, (2, *np.shape(x))), host)
+    train_chunk = steps.make_train_chunk(loss, optimizer, accumulation_steps=2)
+    _, metrics = train_chunk(state, {}, {"label": np.zeros((2, 3, 4), np.int32)})
+    drawn = np.asarray(metrics["example_loss"])
+    assert drawn.shape == (2, 3, 4)
+    assert (drawn == drawn[:1, :, :1]).all()
+    assert len(set(drawn[0, :, 0].tolist())) == 3
+
+
 def test_augmentation_belongs_to_the_example_and_not_to_its_place(dataset, training):
     classifier, _, host = make(dataset)
     classifier = dataclasses.replace(classifier, model=SmallNetwork(None, dropout=0.0))
