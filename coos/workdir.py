@@ -247,6 +247,12 @@ def _read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise ValueError(f"{path}: cannot be read ({error}); run experiments/evaluate.py again") from error
 
 
+def _read_step(path: pathlib.Path) -> int:
+    """The step of a prediction file that was read before; nothing else of it is read again."""
+    with np.load(path, allow_pickle=False) as file:
+        return int(file["step"]) if "step" in file else 0
+
+
 def load_run(workdir: str | os.PathLike) -> Run:
     """Read a run's config, rows and predictions back from its work directory."""
     path = pathlib.Path(workdir)
@@ -269,7 +275,7 @@ def load_run(workdir: str | os.PathLike) -> Run:
         versions=record["versions"],
         rows=read_rows(path / "results.jsonl"),
         predictions={file.stem: load_predictions(file) for file in files},
-        prediction_steps={file.stem: int(_read_arrays(file).get("step", 0)) for file in files},
+        prediction_steps={file.stem: _read_step(file) for file in files},
         parameters=record.get("parameters"),
         baseline={file.stem: load_predictions(file) for file in baselines},
         best_step=max((int(p.name) for p in (path / "best").glob("*") if p.name.isdecimal()), default=None),

@@ -25,9 +25,10 @@ from absl import app, flags
 from coos import console
 from coos import workdir as work
 from coos.data import chembl, chembl_query, chemistry, label_matrix
+from coos.profiles import delimited
 
 _CHEMBL = flags.DEFINE_string("chembl", None, "SQLite file of a ChEMBL release.", required=True)
-_COMPOUNDS = flags.DEFINE_string("compounds", None, "Table of compounds, CSV or Parquet.", required=True)
+_COMPOUNDS = flags.DEFINE_string("compounds", None, "Table of compounds: CSV, TSV or Parquet.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder for the label matrix.", required=True)
 _SMILES = flags.DEFINE_string("smiles_column", "SMILES", "Column of SMILES.")
 _INCHIKEY = flags.DEFINE_string("inchikey_column", "INCHIKEY", "Column of InChIKeys, if there is one.")
@@ -47,7 +48,7 @@ def read_compounds(path: pathlib.Path) -> chemistry.Compounds:
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     try:
-        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
+        table = pl.read_parquet(path) if path.suffix == ".parquet" else delimited.read_text_frame(path)
     except pl.exceptions.PolarsError as error:
         raise ValueError(f"{path}: cannot be read as a table ({error})") from error
     smiles, keys = (
@@ -57,6 +58,10 @@ def read_compounds(path: pathlib.Path) -> chemistry.Compounds:
     if smiles is None and (keys is None or flags.FLAGS["smiles_column"].present):
         raise ValueError(
             f"{path}: no column {_SMILES.value}; it has {', '.join(table.columns)}; see --smiles_column"
+        )
+    if keys is None and flags.FLAGS["inchikey_column"].present:
+        raise ValueError(
+            f"{path}: no column {_INCHIKEY.value}; it has {', '.join(table.columns)}; see --inchikey_column"
         )
     return chemistry.identify(smiles if smiles is not None else [None] * len(table), keys, progress=True)
 

@@ -150,6 +150,7 @@ def test_compounds_that_were_trained_on_are_said(screen, runs, tmp_path, monkeyp
         ("fnn", {"preprocess.intensity": "stretch"}, r"preprocess.intensity='stretch': choose one of"),
         ("gapnet", {"select": "balanced_error"}, "select='balanced_error': choose one of"),
         ("gapnet", {"data.train_split": "training"}, "data.train_split='training': .* has"),
+        ("gapnet", {"data.validation_split": "train"}, "compounds stand in 'train' and in 'train'"),
         ("gapnet", {"data.epoch_share": 1.5}, "epoch_share=1.5: must lie above 0"),
         ("gapnet", {"evaluation.level": "plate"}, "evaluation.level='plate': choose one of"),
         ("gapnet", {"evaluation.sets": ("tests",)}, "evaluation.sets: no 'tests' in"),

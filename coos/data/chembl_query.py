@@ -228,7 +228,7 @@ def _check_file(path: pathlib.Path) -> None:
 
 
 def _check_schema(connection: sqlite3.Connection, path: pathlib.Path) -> None:
-    query = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY name"
+    query = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
     tables = [name for (name,) in connection.execute(query)]
     missing = [name for name in TABLES if name not in tables]
     if missing:

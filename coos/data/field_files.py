@@ -62,11 +62,14 @@ class FieldFiles:
         Raises:
             ValueError: files are missing; up to five are named.
         """
-        every = [path for paths in self.paths for path in paths]
-        missing = [path for path in every if not os.path.isfile(path)]
-        if missing:
-            raise ValueError(f"{len(missing)} of {len(every)} image files are missing: {listing(missing, 5)}")
-        return self.digest(range(len(self.paths)))
+        try:
+            return self.digest(range(len(self.paths)))
+        except FileNotFoundError as error:
+            every = [path for paths in self.paths for path in paths]
+            missing = [path for path in every if not os.path.isfile(path)]
+            raise ValueError(
+                f"{len(missing)} of {len(every)} image files are missing: {listing(missing, 5)}"
+            ) from error
 
     def digest(self, views: Iterable[int]) -> str:
         """Digest of the names, sizes and times of the files of some views."""

@@ -64,7 +64,8 @@ def build(
         The names of the shards that other workers have yet to write; empty when the dataset is complete.
 
     Raises:
-        ValueError: another plan is unfinished in this place, or a unit has other examples than planned.
+        ValueError: another plan is unfinished in this place, a unit has other examples than planned, or other workers
+            wrote shards from raw files that look different here.
     """
     if not 0 <= worker < num_workers or processes < 1:
         raise ValueError(
@@ -102,13 +103,16 @@ def _build(
     job = functools.partial(write_shard, folder=folder, plan=plan.digest, features=info.features, read=read)
     shards = plan.shards()
     own = shards[mine]
+    names = {shard.filename for shard in own}
+    _refuse_other_files(folder, [s for s in shards if s.filename not in names], plan.digest, read)
     unwritten = [shard for shard in own if not is_complete(folder, shard, plan.digest, read)]
     done = sum(shard.num_examples for shard in own) - sum(shard.num_examples for shard in unwritten)
     with tqdm(total=sum(s.num_examples for s in own), initial=done, unit="example", disable=None) as bar:
         for shard in _run(job, unwritten, processes):
             bar.update(shard.num_examples)
-    missing = [shard.filename for shard in shards if not is_complete(folder, shard, plan.digest, read)]
+    missing = [shard.filename for shard in shards if _note(folder, shard, plan.digest) is None]
     if not missing:
+        _refuse_other_files(folder, shards, plan.digest, read)
         _finish(plan, info, shards, folder)
     return missing
 
@@ -155,14 +159,32 @@ def _note_path(folder: pathlib.Path, shard: Shard) -> pathlib.Path:
     return folder / "progress" / f"{shard.filename}.json"
 
 
-def is_complete(folder: pathlib.Path, shard: Shard, plan: str, read: Read) -> bool:
-    """Whether a shard of the plan with the digest `plan` is written from these raw files, and as long as noted."""
+def _note(folder: pathlib.Path, shard: Shard, plan: str) -> dict[str, Any] | None:
+    """The note of a shard of the plan with the digest `plan`; None if it is not written or not as long as noted."""
     try:
         note = json.loads(_note_path(folder, shard).read_text())
-        written = note["plan"] == plan and note["bytes"] == (folder / shard.filename).stat().st_size
-        return written and note["files"] == _files_digest(read, shard)
+        size = (folder / shard.filename).stat().st_size
     except (FileNotFoundError, json.JSONDecodeError):
-        return False
+        return None
+    return note if note["plan"] == plan and note["bytes"] == size else None
+
+
+def is_complete(folder: pathlib.Path, shard: Shard, plan: str, read: Read) -> bool:
+    """Whether a shard of the plan with the digest `plan` is written from these raw files, and as long as noted."""
+    note = _note(folder, shard, plan)
+    return note is not None and note["files"] == _files_digest(read, shard)
+
+
+def _refuse_other_files(folder: pathlib.Path, shards: Sequence[Shard], plan: str, read: Read) -> None:
+    """ValueError for written shards whose raw files look different here: no worker could ever finish."""
+    there = [shard for shard in shards if _note(folder, shard, plan)]
+    stale = [shard.filename for shard in there if not is_complete(folder, shard, plan, read)]
+    if stale:
+        raise ValueError(
+            f"{folder}: {len(stale)} shards, such as {stale[0]}, were written from raw files of other sizes or times. "
+            "If files changed, run the workers that wrote these shards again; if this machine has copies of its own, "
+            "give them the times of the originals (rsync -t)"
+        )
 
 
 def _files_digest(read: Read, shard: Shard) -> str:

@@ -26,7 +26,7 @@ from coos.data import records
 BLOCK_BYTES = 2**25  # decoded at once
 READERS = 8  # threads that read records
 STORES = ("auto", "cache", "records")
-LARGE_IMAGE = 2**18  # bytes, from which on "auto" reads records
+LARGE_IMAGE, LARGE_SPLIT = 2**18, 2**36  # bytes, from which on "auto" reads records: 256 KiB, 64 GiB
 TEXT_COLUMNS = ("plate", "well", "site", "compound")
 
 
@@ -115,6 +115,12 @@ def _bytes_of(dataset: dict[str, Any]) -> int:
     return int(np.prod(dataset["image_shape"])) * np.dtype(dataset["image_dtype"]).itemsize
 
 
+def _is_small(dataset: dict[str, Any], split: str) -> bool:
+    """Whether a decoded copy of a split is worth its place on the disk."""
+    size = _bytes_of(dataset)
+    return size < LARGE_IMAGE and size * dataset["splits"][split] < LARGE_SPLIT
+
+
 def _input_name(features: Any) -> str:
     """The feature that a network takes: "image", or "profile" in datasets of feature vectors."""
     return "image" if "image" in features else "profile"
@@ -130,8 +136,8 @@ def load(
     """Open a split of a built dataset, decoding it into the cache the first time.
 
     `store` says where images are read from later: "cache", "records", or "auto": the records if an image takes
-    256 KiB or more. The cache lies in a folder of the dataset's own in `cache_dir`, by default in `cache` inside the
-    dataset. Two processes may build it at once: each writes its own and the first to finish wins.
+    256 KiB or more, or all of them 64 GiB. The cache lies in a folder of the dataset's own in `cache_dir`, by default
+    in `cache` inside the dataset. Two processes may build it at once: each writes its own and the first to finish wins.
     """
     if store not in STORES:
         raise ValueError(f"store={store!r}: choose one of {STORES}")
@@ -139,7 +145,7 @@ def load(
     if split not in dataset["splits"]:
         raise ValueError(f"{directory}: no split {split!r}; it has {list(dataset['splits'])}")
     directory = pathlib.Path(dataset["directory"])
-    cached = store == "cache" or (store == "auto" and _bytes_of(dataset) < LARGE_IMAGE)
+    cached = store == "cache" or (store == "auto" and _is_small(dataset, split))
     kind = split if cached else f"{split}-columns"
     folder = _cache_place(dataset, cache_dir) / f"{kind}-{_fingerprint(directory, split)}"
     if not folder.exists():

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from coos.metrics import multitask, statistics
-from coos.report.assay_comparison import BASELINE, Comparison, Model
+from coos.metrics.multitask.summary import ABOVE
+from coos.report.assay_comparison import Comparison, Model
 
 Row = dict[str, Any]
-ABOVE = (0.9, 0.8, 0.7)
 LEVEL = 0.05  # of the false discovery rate among the assays of a pair of models
 WILCOXON_LEVEL = 0.01
 
@@ -204,7 +204,7 @@ ASSAY_COLUMNS = (
 def assay_rows(comparison: Comparison, scores: Sequence[Scores], against: Sequence[Pair]) -> list[Row]:
     """A row per assay and model; `against` are the tests of networks against the baseline."""
     active, inactive = (np.asarray(n) for n in multitask.counts(comparison.labels > 0, comparison.mask))
-    pairs = {pair.first: pair for pair in against if pair.second == BASELINE}
+    pairs = {pair.first: pair for pair in against}
     why = reasons(comparison)
     return [
         {

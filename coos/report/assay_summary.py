@@ -29,7 +29,7 @@ def paragraph(
         parts.append(_second(best, order[1]))
         parts.append(_significance([s.name for s in scores], [s.name for s in order], p_values))
     parts.append(_high(by_name[best.name]))
-    parts.append(_baseline(comparison, by_name, best, against))
+    parts.append(_baseline(comparison, by_name, scores, best, against))
     return " ".join(part for part in parts if part)
 
 
@@ -83,7 +83,13 @@ def _high(row: Row) -> str:
     return f"{_count(number, 'assay')} {'is' if number == 1 else 'are'} predicted with an AUC above 0.9."
 
 
-def _baseline(comparison: Comparison, rows: dict[str, Row], best: Scores, against: Sequence[Pair]) -> str:
+def _baseline(
+    comparison: Comparison,
+    rows: dict[str, Row],
+    scores: Sequence[Scores],
+    best: Scores,
+    against: Sequence[Pair],
+) -> str:
     """How far the best model is above what the number of cells says."""
     if comparison.baseline is None:
         return (
@@ -93,7 +99,8 @@ def _baseline(comparison: Comparison, rows: dict[str, Row], best: Scores, agains
     pair = next(pair for pair in against if pair.first == best.name)
     defined = ~np.isnan(pair.found.p_value)
     won, lost, number = pair.first_better.sum(), pair.second_better.sum(), int(defined.sum())
-    not_above = int((pair.found.difference[defined] <= 0).sum())
+    cells = next(found for found in scores if found.name == BASELINE)
+    not_above = int((best.auroc[defined] <= cells.auroc[defined]).sum())
     text = (
         f"The cell count alone reaches {rows[BASELINE]['mean_auroc']:.3f}. {best.name} is significantly better than "
         f"it in {won} of {_count(number, 'assay')} and significantly worse in {lost} (Venkatraman's test, false "
@@ -101,4 +108,11 @@ def _baseline(comparison: Comparison, rows: dict[str, Row], best: Scores, agains
         f"that there is none: an assay of few {comparison.level}s can hardly show one. "
         f"In {_count(not_above, 'assay')} its AUC is not above that of the cell count."
     )
-    return text
+    return text + seeds_note(comparison)
+
+
+def seeds_note(comparison: Comparison) -> str:
+    """What tests and tables take of several seeds, a sentence; "" where every model has one."""
+    if all(len(model.runs) < 2 for model in comparison.models):
+        return ""
+    return " Tests take the probabilities averaged over seeds; the AUCs shown are means over seeds."

@@ -9,10 +9,11 @@ import numpy as np
 
 from coos import workdir
 from coos.data import pipeline
+from coos.metrics.multitask.summary import ABOVE
 from coos.report import assay_published as published
 from coos.report import html
 from coos.report.assay_comparison import BASELINE, Comparison, Model
-from coos.report.assay_scores import ABOVE, LEVEL, WILCOXON_LEVEL, Row, Scores
+from coos.report.assay_scores import LEVEL, WILCOXON_LEVEL, Row, Scores
 from coos.report.retrieval_tables import word
 
 NONE = "no assay is defined"

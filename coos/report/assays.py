@@ -227,6 +227,7 @@ def _pair(folder: Folder, comparison: Comparison, scores: Sequence[Scores], test
         f"{number} assays, {first.name} is significantly better in {test.first_better.sum()} and {second.name} in "
         f"{test.second_better.sum()}: Venkatraman's test, false discovery rate {LEVEL:g} (Benjamini-Hochberg). "
         f"Pearson correlation: {'undefined' if math.isnan(r) else f'{r:.2f}'}."
+        f"{assay_summary.seeds_note(comparison)}"
     )
     alt = f"AUC of {second.name} against AUC of {first.name} for every assay; numbers in tables/pairs.csv"
     return folder.figure(f"pair_{first.name}_{second.name}", plot, alt=alt, caption=caption)

@@ -12,8 +12,12 @@ from coos.workdir import Run
 
 
 def curve(run: Run, split: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of a metric that was recorded during training; the last row of a step counts."""
-    rows = [row for row in run.rows if row["split"] == split and row["metric"] == metric]
+    """Steps and values of a metric that was recorded during training; the last row of a step counts.
+
+    Rows of other data sets, which the run was judged on later, are no part of it.
+    """
+    wanted = (run.dataset["name"], split, metric)
+    rows = [row for row in run.rows if (row["dataset"], row["split"], row["metric"]) == wanted]
     points = sorted({row["step"]: row["value"] for row in rows if row["step"] is not None}.items())
     steps, values = zip(*points, strict=True) if points else ((), ())
     return np.asarray(steps, float), np.asarray(values, float)

@@ -169,7 +169,7 @@ def pooled(predictions: Predictions, *, level: str) -> Predictions:
 
 
 def validation_scores(predictions: Predictions) -> dict[str, float]:
-    """Scores on the validation part, per well; ValueError where no assay can be scored at all."""
+    """Scores on the "n" wells of the validation part; ValueError where no assay can be scored at all."""
     wells = pooled(predictions, level="well")
     labels, mask = wells.labels > 0, wells.labels != 0
     found = multitask.summary(wells.probabilities, labels, mask)
@@ -180,6 +180,7 @@ def validation_scores(predictions: Predictions) -> dict[str, float]:
     right = np.where(labels, wells.probabilities, 1 - wells.probabilities)[mask].astype(np.float64)
     names = ("mean_auroc", "mean_average_precision", "mean_f1", "undefined_auroc")
     return {
+        "n": len(wells.ids),
         "cross_entropy": float(-np.log(np.clip(right, 1e-7, None)).mean()),
         **{name: float(found[name]) for name in names},
     }

@@ -159,9 +159,8 @@ def check_network(learner: Learner) -> None:
     try:
         jax.eval_shape(learner.init, jax.random.PRNGKey(0))
     except ValueError as error:
-        crop = learner.config.preprocess.get("crop")
-        said = f"model.name={learner.config.model.name!r}" + (f", preprocess.crop={crop}" if crop else "")
-        raise ValueError(f"{said}: {error}") from None
+        shape = " x ".join(map(str, learner.prepared_shape()))
+        raise ValueError(f"model.name={learner.config.model.name!r}, input {shape}: {error}") from None
 
 
 def make_iterator(config: ml_collections.ConfigDict, num_training: int) -> Any:
@@ -220,7 +219,7 @@ def make_predict(learner: Learner, *, validating: bool) -> Callable[..., jax.Arr
 
 
 def _validator(learner: Learner, validation: Source) -> Callable[[TrainState], dict[str, float]]:
-    """A function that scores a state on the validation part."""
+    """A function that scores a state on the "n" examples of the validation part, or what the task makes of them."""
     config = learner.config
     compiled = make_predict(learner, validating=True)
 

@@ -538,6 +538,19 @@ def test_the_command_builds_in_parts_reuses_refuses_and_overwrites(run_build, pr
         run_build(options | {"mirror": "http://127.0.0.1"})
 
 
+def test_tables_that_a_dataset_is_not_made_of_may_change(run_build, release, tmp_path):
+    options = {"source": str(release), "data_dir": str(tmp_path), "num_shards": 4}
+    run_build(options | {"worker": 1, "num_workers": 2})
+    for name, stays in (("profiles.csv", True), ("labels/label-matrix.mtx", False)):
+        before = (release / name).stat()
+        os.utime(release / name, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+        if stays:
+            run_build(options | {"worker": 0, "num_workers": 2})
+        else:
+            with pytest.raises(SystemExit, match=r"already built, but from something else \(tables"):
+                run_build(options)
+
+
 def test_records_are_read_without_decoding_them(pristine, tmp_path):
     builder = build(pristine[0], tmp_path)
     source = builder.as_data_source("train")
@@ -680,6 +693,8 @@ def test_a_shard_of_a_file_that_changed_is_written_again(release, tmp_path):
     [
         ({"config": "views", "crop_size": 48}, "crop_size=48: config 'views' has no crops"),
         ({"config": "cells", "drop_nonfinite_features": True}, "config 'cells' has no features"),
+        ({"config": "views", "profiles": "mine.csv"}, "profiles=mine.csv: config 'views' has no features"),
+        ({"config": "profiles", "channels": ("a", "b")}, "channels=a,b: config 'profiles' has no images"),
     ],
 )
 def test_options_of_another_config_are_refused(pristine, tmp_path, options, message):

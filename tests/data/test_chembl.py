@@ -391,6 +391,10 @@ def broken(tmp_path, *commands):
             r"tables missing: activities; found assays, compound_records, .*molecule_dict",
         ),
         (
+            ["ALTER TABLE activities RENAME TO a", "CREATE VIEW activities AS SELECT * FROM a"],
+            r"tables missing: activities; found a, assays",
+        ),
+        (
             ["ALTER TABLE activities DROP COLUMN pchembl_value"],
             r"activities: columns missing: pchembl_value; found act",
         ),
@@ -513,3 +517,5 @@ def test_script(tmp_path):
     assert again.stderr.strip().endswith("has a label matrix already; --overwrite replaces it")
     wrong = call_script("label_matrix.py", *arguments, "--overwrite", "--smiles_column=smile", "--minimum=3")
     assert "no column smile; it has name, SMILES" in wrong.stderr
+    wrong = call_script("label_matrix.py", *arguments, "--overwrite", "--inchikey_column=KEY")
+    assert "no column KEY; it has name, SMILES" in wrong.stderr

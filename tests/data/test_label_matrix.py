@@ -150,6 +150,7 @@ BROKEN = [
     ("label-matrix.mtx", ("2 1 -1\n", "2 1 -1.0\n"), r"label-matrix.mtx, line 5: expected three integers"),
     ("label-matrix.mtx", ("2 1 -1\n", "2 1\n"), r"label-matrix.mtx, line 5: expected three integers"),
     ("label-matrix.mtx", ("2 1 -1\n", ""), r"label-matrix.mtx: 2 entries, but its head says 3"),
+    ("label-matrix.mtx", (" 3\n", " 2\n"), r"label-matrix.mtx: 3 entries, but its head says 2"),
     ("label-matrix.mtx", ("2 2 3\n1 1 1\n2 1 -1\n2 2 1\n", ""), r"the line with rows, columns and entries"),
     (
         "label-matrix.mtx",

@@ -1,5 +1,6 @@
 """Indices, chunks and evaluation batches: every example, in shuffled order, resumable, never padded silently."""
 
+import dataclasses
 import threading
 import time
 
@@ -85,7 +86,9 @@ def test_chunks_carry_images_labels_and_the_state_after_them(source):
 
 
 def test_subset_keeps_ids_labels_and_images_together(source):
+    source = dataclasses.replace(source, columns={"well": source.ids})
     part = source.subset(np.array([7, 3, 40])).subset(np.array([2, 0]))
+    assert part.columns["well"].tolist() == part.ids.tolist()
     assert part.ids.tolist() == ["cell40", "cell7"]
     np.testing.assert_array_equal(part.labels, [40 % 3, 7 % 3])
     np.testing.assert_array_equal(part.gather(np.array([1, 0])), source.images[[7, 40]])

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -193,6 +194,56 @@ def test_half_written_shards_never_count(harm, whole, tmp_path):
     missing, _ = build(tmp_path, worker=0, num_workers=2)
     assert missing == []
     assert files(tmp_path) == files(whole)
+
+
+class Seen:
+    """A reader that says what its raw files look like."""
+
+    def __init__(self, look, *, changing=False):
+        self.look, self.changing = look, changing
+
+    def __call__(self, split, unit):
+        self.look += "!" * self.changing
+        yield from read(split, unit)
+
+    def digest(self, split, units):
+        return self.look
+
+
+def test_workers_that_see_other_raw_files_are_told(tmp_path):
+    missing, _ = build(tmp_path, worker=0, num_workers=2, read=Seen("originals"))
+    assert missing
+    with pytest.raises(
+        ValueError, match=r"3 shards, such as made-\S+, were written from raw files of other sizes"
+    ):
+        build(tmp_path, worker=1, num_workers=2, read=Seen("copies"))
+    assert build(tmp_path, worker=1, num_workers=2, read=Seen("originals"))[0] == []
+
+
+def test_a_file_that_changed_while_it_was_read_is_read_again(tmp_path):
+    with pytest.raises(ValueError, match="written from raw files of other sizes or times"):
+        build(tmp_path, read=Seen("old", changing=True))
+    assert not (tmp_path / "made" / "1.0.0").exists()
+    assert build(tmp_path, read=Seen("new"))[0] == []
+
+
+def test_a_worker_that_is_late_by_a_moment_sees_it_is_done(whole, tmp_path):
+    """Its folder is renamed away while it writes; ArrayRecord then raises RuntimeError."""
+
+    def overtaken(split, unit):
+        (tmp_path / "made" / "1.0.0.building").rename(tmp_path / "made" / "gone")
+        shutil.copytree(whole / "made" / "1.0.0", tmp_path / "made" / "1.0.0")
+        raise RuntimeError("Failed to open the file")
+
+    missing, info = build(tmp_path, read=overtaken)
+    assert missing == []
+    assert info.splits["train"].num_examples == 14
+
+
+def test_the_plan_is_the_same_on_every_machine():
+    """Not drawn from Python's hashes, which are others in every process."""
+    first = make_plan().shards()[0]
+    assert (first.split, first.units.tolist()) == ("train", [0, 3])
 
 
 def test_another_plan_is_refused_with_what_differs(tmp_path):

@@ -88,7 +88,7 @@ def test_digests_tell_cells_apart_and_not_their_order(dataset):
     assert len(set(source.describe(dataset)["digests"].values())) == 5
 
 
-def test_images_from_the_records_are_those_of_the_cache(dataset, tmp_path):
+def test_images_from_the_records_are_those_of_the_cache(dataset, tmp_path, monkeypatch):
     cached = source.load(dataset, "test1", cache_dir=tmp_path, store="cache")
     read = source.load(dataset, "test1", cache_dir=tmp_path, store="records")
     assert (read.images.shape, read.images.dtype) == (cached.images.shape, cached.images.dtype)
@@ -98,5 +98,11 @@ def test_images_from_the_records_are_those_of_the_cache(dataset, tmp_path):
     np.testing.assert_array_equal(read.ids, cached.ids)
     np.testing.assert_array_equal(read.labels, cached.labels)
     assert len(list(tmp_path.glob("*/test1-*"))) == 2  # neither takes the other for stale
+    monkeypatch.setattr(
+        source, "LARGE_SPLIT", len(cached) * 64 * 64 * 2 * 2
+    )  # bytes: just too large for a copy
+    large = source.load(dataset, "test1", cache_dir=tmp_path / "auto")
+    assert not list((tmp_path / "auto").glob("*/*/images.npy"))
+    np.testing.assert_array_equal(large.gather(rows), cached.gather(rows))
     with pytest.raises(ValueError, match="store='disk': choose one of"):
         source.load(dataset, "test1", store="disk")

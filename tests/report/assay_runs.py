@@ -81,7 +81,7 @@ def make_run(
     }
     record = {"config": config, "dataset": facts, "versions": workdir.versions(), "parameters": parameters}
     workdir.write_json(path / "config.json", {**record, "devices": ["TFRT_CPU_0"]})
-    row = {"study": "s", "run": run, "dataset": "cells", "n": 1, "seed": seed, "fold": None}
+    row = {"study": "s", "run": run, "dataset": facts["name"], "n": 1, "seed": seed, "fold": None}
     curves = [
         row | {"split": split, "metric": metric, "value": value, "step": step}
         for step in (5, 10, 20)

@@ -223,6 +223,7 @@ def test_scatter_counts_are_those_of_the_tests(page, expected):
 def test_wells_left_out_are_counted(page):
     out, text = page
     assert f"left out: {LEFT_OUT} wells of gapnet and {BASELINE}." in text
+    assert "(real), 3 runs, coos" in visible(text)
     found = {row["model"]: (int(row["common"]), int(row["left_out"])) for row in read(out, "left_out")}
     common = NUM_COMPOUNDS - LEFT_OUT
     assert found == {"gapnet": (common, LEFT_OUT), "fnn": (common, 0), BASELINE: (common, LEFT_OUT)}
@@ -247,6 +248,7 @@ def test_a_single_simulated_run_without_baseline_and_pictures(tmp_path):
     text = assay_runs.write(tmp_path / "out", [dataclasses.replace(run, rows=[], parameters=None)])
     shown = visible(text)
     assert "SIMULATED DATA" in shown
+    assert "(simulated), 1 run, coos" in shown
     assert has_label(tmp_path / "out" / "figures" / "auc.png")
     assert "not comparable with these simulated ones" in shown
     assert "there is no baseline" in shown

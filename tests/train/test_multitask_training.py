@@ -182,6 +182,7 @@ def test_sgd_decays_everything_and_keeps_a_momentum():
 
 
 def test_an_epoch_may_be_a_new_random_share():
+    assert pipeline.examples_per_epoch(99, 0.5) == 50
     iterator = pipeline.index_iterator(100, batch_size=10, seed=5, epoch_share=0.2)
     epochs = [np.concatenate([next(iterator) for _ in range(2)]) for _ in range(40)]
     assert all(len(set(epoch.tolist())) == 20 for epoch in epochs)
@@ -216,6 +217,16 @@ def test_large_batches_travel_in_few_steps(monkeypatch):
     assert run.plan(config, streamed_bytes=12 * view).per_dispatch == 12
     config.steps_per_dispatch = 3
     assert run.plan(config, streamed_bytes=128 * view).per_dispatch == 3
+
+
+@pytest.mark.parametrize(
+    ("select", "maximize"), [("mean_auroc", True), ("mean_average_precision", True), ("cross_entropy", False)]
+)
+def test_scores_are_kept_high_and_losses_low(select, maximize):
+    config = base.get_config()
+    config.num_steps = config.evaluate_every = config.checkpoint_every = 10
+    config.select = select
+    assert run.plan(config).maximize == maximize
 
 
 def test_milnet_trains_its_pooled_probabilities_too():

@@ -78,6 +78,10 @@ class Builder(sharded_builder.ShardedBuilder):
             raise ValueError(f"crop_size={crop_size}: config {config!r} has no crops, config 'cells' has")
         if drop_nonfinite_features and config != "profiles":
             raise ValueError(f"drop_nonfinite_features: config {config!r} has no features; 'profiles' has")
+        if profiles is not None and config != "profiles":
+            raise ValueError(f"profiles={profiles}: config {config!r} has no features; 'profiles' has")
+        if channels is not None and config == "profiles":
+            raise ValueError(f"channels={','.join(channels)}: config 'profiles' has no images")
         if source is None or not pathlib.Path(source).is_dir():
             raise ValueError(
                 f"cell_painting needs source=FOLDER with images and tables; {source!r} is no folder"
@@ -90,7 +94,9 @@ class Builder(sharded_builder.ShardedBuilder):
             )
         self._index_path = pathlib.Path(index or self._source / "sample-index.csv").resolve()
         self._tables = {
-            "profiles": _table(self._source, "profiles", profiles, needed=config == "profiles"),
+            "profiles": _table(self._source, "profiles", profiles, needed=True)
+            if config == "profiles"
+            else None,
             "cells": _table(self._source, "cells", cells, needed=config == "cells"),
         }
         self._split = splitting.describe(str(split), split_fractions, split_seed)
