@@ -4,11 +4,16 @@
     python experiments/retrieve.py --profiles=mine.parquet,theirs.csv.gz --label=Metadata_moa \
         --exclude=Metadata_compound --similarity=cosine --out=report
     python experiments/retrieve.py --profiles=plate.csv.gz --rows="Metadata_broad_sample <> 'DMSO'" --out=report
+    python experiments/retrieve.py --profiles=runs/pretrained --subset=top50=top:50 --subset=strong=strong.txt \
+        --subset="low=Metadata_dose < 3" --out=report
 
 --profiles takes files of any tool (Parquet; CSV in the cytomining convention: metadata columns start with
 `Metadata_`, all others are features) and work directories of experiments/profile.py. The protocol is that of the
 work directories' configs, if there are any; flags come before it. Where a table has a cell count, a profile
 of nothing but the cell count is scored beside it: what does not beat it has learned cell death.
+
+--subset scores the rows in it, and those out of it, beside all: the rows of the N labels with most rows (top:N), those
+that a text file lists (.txt, a value of --subset_column on each line; see strong_phenotypes.py), or those of a query.
 
 Writes index.html, figures/, tables/, results.jsonl and protocol.json to --out.
 """
@@ -18,16 +23,18 @@ import pathlib
 import re
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
-from absl import app, flags
+from absl import app, flags, logging
 
 from coos import console
 from coos import workdir as work
 from coos.data import simulate
+from coos.evaluators import before_after, retrieval_subsets
 from coos.evaluators import retrieval as evaluator
+from coos.evaluators import wells as evaluated_wells
 from coos.profiles import files
 from coos.profiles.table import Table
 from coos.report import retrieval as report
@@ -50,6 +57,8 @@ _METADATA = flags.DEFINE_list(
 )
 _DROP = flags.DEFINE_list("drop", [], "Columns of files to leave out, such as an index.")
 _ROWS = flags.DEFINE_string("rows", None, "Query: score these rows alone.")
+_SUBSET = flags.DEFINE_multi_string("subset", [], "name=top:N, name=list.txt or name=query; can be repeated.")
+_SUBSET_COLUMN = flags.DEFINE_string("subset_column", "Metadata_broad_sample", "Column that a file lists.")
 _CELL_COUNT = flags.DEFINE_string("cell_count", None, "Column of cell counts (default Metadata_cell_count).")
 _WELLS = flags.DEFINE_list("wells", None, "Tables of wells, for principal components and batch effects.")
 _CONTROLS = flags.DEFINE_string("controls", None, "Query: the control wells.")
@@ -108,17 +117,15 @@ def setting(flag: Any, sources: Sequence[Source], field: str, default: Any) -> A
     return values[0]
 
 
-def published(sources: Sequence[Source], protocol: evaluator.Protocol) -> dict[str, dict[str, float]]:
-    """{table: published scores}, of real data, all of its rows, judged under the protocol of its config."""
-    if _ROWS.value:
-        return {}
-    return {
-        source.name: source.config["published"]
+def comparable(sources: Sequence[Source], protocol: evaluator.Protocol) -> list[Source]:
+    """Sources whose published scores may stand beside ours: real data, all rows, the protocol of their config."""
+    return [
+        source
         for source in sources
-        if source.config.get("published")
+        if not _ROWS.value
         and not is_simulated(source.table)
         and evaluator.follows(protocol, source.config.get("retrieval", {}))
-    }
+    ]
 
 
 def make_protocol(sources: Sequence[Source]) -> evaluator.Protocol:
@@ -134,9 +141,10 @@ def make_protocol(sources: Sequence[Source]) -> evaluator.Protocol:
     return evaluator.Protocol(**{**chosen, "exclude": tuple(chosen["exclude"])})
 
 
-def judge_all(sources: Sequence[Source], protocol: evaluator.Protocol) -> tuple[list, list[str]]:
-    """A judgement of every table and one of the cell counts, and notes for the page."""
-    judgements, notes = [evaluator.judge(s.table, protocol, name=s.name) for s in sources], []
+def judge_all(sources: Sequence[Source], protocol: evaluator.Protocol) -> tuple[list, list[Table], list[str]]:
+    """A judgement of every table and one of the cell counts, the tables judged, and notes for the page."""
+    judgements = [evaluator.judge(s.table, protocol, name=s.name) for s in sources]
+    tables, notes = [source.table for source in sources], []
     column = setting(_CELL_COUNT.value, sources, "cell_count", "Metadata_cell_count")
     counted = [source for source in sources if column in source.table.metadata.columns]
     if not counted and _CELL_COUNT.value:
@@ -144,12 +152,45 @@ def judge_all(sources: Sequence[Source], protocol: evaluator.Protocol) -> tuple[
     if counted:
         try:
             judgements.append(evaluator.judge_cell_counts(counted[0].table, protocol, column))
+            tables.append(evaluator.cell_count_table(counted[0].table, column))
             notes.append(f"The baseline knows only the cell count, {column} of {counted[0].name}.")
         except ValueError as error:  # no reason to withhold the rest of the report, unless it was asked for
             if _CELL_COUNT.value:
                 raise
             notes.append(f"There is no baseline: {error}.")
-    return judgements, notes
+    return judgements, tables, notes
+
+
+def judge_subsets(
+    judgements: Sequence[evaluator.Judgement], tables: Sequence[Table], conditions: Mapping[str, str]
+) -> tuple[list[retrieval_subsets.Part], list[str]]:
+    """All rows, and in and out of each subset, of every table; and notes for the page."""
+    parts, notes = [], []
+    for judgement, table in zip(judgements, tables, strict=True):
+        parts.append(retrieval_subsets.whole(judgement))
+        for name, condition in conditions.items():
+            rows, note = retrieval_subsets.choose(condition, table, judgement, column=_SUBSET_COLUMN.value)
+            if not rows.any() and judgement.name != evaluator.BASELINE:
+                raise ValueError(f"{judgement.name}: no row is in --subset={name}={condition}")
+            parts += retrieval_subsets.split(table, judgement, rows, subset=name)
+            if note and judgement.name != evaluator.BASELINE:
+                logging.warning(note)
+                notes.append(note)
+    return parts, notes
+
+
+def compare_normalization(
+    sources: Sequence[Source], judgements: Sequence[evaluator.Judgement]
+) -> list[before_after.BeforeAfter]:
+    """Before and after normalization, of the work directories that saved the wells of both."""
+    controls = setting(_CONTROLS.value, sources, "controls", None)
+    batch = setting(_BATCH.value, sources, "batch", None)
+    found = [
+        before_after.of_workdir(s.folder, s.config, s.table, judgement, controls=controls, batch=batch)
+        for s, judgement in zip(sources, judgements, strict=False)  # the baseline comes last
+        if s.folder
+    ]
+    return [one for one in found if one]
 
 
 def wells(sources: Sequence[Source]) -> list[tuple[str, Table]]:
@@ -173,23 +214,23 @@ def look_at_wells(sources: Sequence[Source]) -> tuple[list, dict[str, Any], list
     """Principal components, batch effects or why there are none, and notes, of all tables of wells."""
     controls = setting(_CONTROLS.value, sources, "controls", None)
     batch = setting(_BATCH.value, sources, "batch", None)
-    spaces: list[tuple[str, evaluator.FeatureSpace]] = []
+    spaces: list[tuple[str, evaluated_wells.FeatureSpace]] = []
     effects: dict[str, Any] = {}
     notes: list[str] = []
     for name, whole in wells(sources):
-        table = evaluator.complete_features(whole)
+        table = evaluated_wells.complete_features(whole)
         if table.num_features < whole.num_features:
             notes.append(
                 f"{name}: {whole.num_features - table.num_features} of {whole.num_features} features are missing in "
                 "some wells and no part of its principal components and batch effect."
             )
         try:
-            spaces.append((name, evaluator.feature_space(table, controls=controls, batch=batch)))
+            spaces.append((name, evaluated_wells.feature_space(table, controls=controls, batch=batch)))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         if controls and batch:
             try:
-                effects[name] = evaluator.batch_effect(table, controls=controls, batch=batch)
+                effects[name] = evaluated_wells.batch_effect(table, controls=controls, batch=batch)
             except ValueError as error:  # a screen of one batch has none: the page says so
                 effects[name] = str(error)
     return spaces, effects, notes
@@ -203,33 +244,41 @@ def is_simulated(table: Table) -> bool:
 
 def write(sources: Sequence[Source], out: pathlib.Path) -> pathlib.Path:
     """Score the tables, write rows and page, print the main scores; returns the page's path."""
+    conditions = retrieval_subsets.parse(_SUBSET.value)
     protocol = make_protocol(sources)
-    judgements, notes = judge_all(sources, protocol)
+    judgements, tables, notes = judge_all(sources, protocol)
+    parts, about_subsets = judge_subsets(judgements, tables, conditions) if conditions else ([], [])
     spaces, effects, about_wells = look_at_wells(sources)
     by_name = {source.name: source.config for source in sources}
-    rows = [
-        row
-        for judgement in judgements
-        for row in evaluator.result_rows(
-            judgement, study=by_name.get(judgement.name, {}).get("study", ""), dataset=judgement.name
-        )
-    ]
+    rows = []
+    for judgement in judgements:
+        about = {"study": by_name.get(judgement.name, {}).get("study", ""), "dataset": judgement.name}
+        rows += evaluator.result_rows(judgement, **about)
+        rows += retrieval_subsets.result_rows([p for p in parts if p.table == judgement.name], **about)
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.jsonl").unlink(missing_ok=True)
     work.append_rows(out / "results.jsonl", rows)
-    about = {"protocol": dataclasses.asdict(protocol), "profiles": _PROFILES.value, "rows": _ROWS.value}
-    work.write_json(out / "protocol.json", {**about, "versions": work.versions()})
+    given = {"profiles": _PROFILES.value, "rows": _ROWS.value, "subsets": conditions}
+    written = {"protocol": dataclasses.asdict(protocol), **given, "versions": work.versions()}
+    work.write_json(out / "protocol.json", written)
+    compared = comparable(sources, protocol)
     page = report.write(
         out,
         judgements,
         title=_TITLE.value,
-        published=published(sources, protocol),
+        published={s.name: s.config["published"] for s in compared if s.config.get("published")},
         published_source="; ".join(
             dict.fromkeys(s.config["published_source"] for s in sources if s.config.get("published_source"))
         ),
         spaces=spaces,
         batch_effects=effects,
-        notes=[*notes, *about_wells],
+        before_after=compare_normalization(sources, judgements),
+        published_before_after={
+            name: row for s in compared for name, row in s.config.get("published_before_after", {}).items()
+        },
+        parts=parts,
+        subsets=conditions,
+        notes=[*notes, *about_subsets, *about_wells],
         simulated=any(is_simulated(source.table) for source in sources),
     )
     print(summary(judgements))

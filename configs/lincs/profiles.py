@@ -1,12 +1,16 @@
 """LINCS Cell Painting: from features to consensus profiles, every pipeline of Bornholdt 2021, tables 4.2 to 4.4.
 
     python experiments/profile.py --config=configs/lincs/profiles.py:pretrained/spherize --workdir=runs/pretrained \
-        --config.data=outputs/pretrained/features --config.metadata=lincs-cell-painting/metadata
-    python experiments/retrieve.py --profiles=runs/pretrained --out=reports/pretrained
+        --config.data=features/pretrained --config.metadata=lincs-cell-painting/metadata
+    python experiments/strong_phenotypes.py --profiles=runs/pretrained --count=450 --out=strong.txt
+    python experiments/retrieve.py --profiles=runs/pretrained --out=reports/pretrained \
+        --subset=top50=top:50 --subset=strong=strong.txt
 
-`data` is a DeepProfiler folder (`<plate>/<well>/<site>.npz`) or, for `cellprofiler/...`, a pattern of annotated
-well profiles (level 3 of broadinstitute/lincs-cell-painting, `.../*_augmented.csv.gz`). `metadata` holds
-`barcode_platemap.csv`, `platemap/*.txt` and `repurposing_info_external_moa_map_resolved.tsv`.
+`data` is a folder that experiments/extract.py wrote (wells, made by the median over cells), a folder of DeepProfiler
+(single cells, `<plate>/<well>/<site>.npz`) or, for `cellprofiler/...`, a pattern of annotated well profiles (level 3 of
+broadinstitute/lincs-cell-painting, `.../*_augmented.csv.gz`). `metadata` holds `barcode_platemap.csv`,
+`platemap/*.txt` and `repurposing_info_external_moa_map_resolved.tsv`; that of a simulated release is its folder
+`metadata`.
 
 The name after the colon is a row of a table. Published scores are in `PIPELINES`; the features behind them are
 not public, so none of them has been reproduced here. Selection: 10 µM, mechanism known and shared by two
@@ -51,6 +55,15 @@ PIPELINES = {
     "trained/standardize_spherize": (("standardize", "spherize"), (), (13.37, 0.0525)),
     "trained/spherize": (("spherize",), (), (13.37, 0.0525)),
 }  # fmt: skip
+
+# Table 4.19: odds ratio at 99.5 % before and after sphering, and batch enrichment of the controls before and after
+BEFORE_AFTER = {
+    "low-performing model, augmentation off": (3.64, 9.76, 23097, 72),
+    "low-performing model, augmentation on": (3.60, 12.89, 3277, 63),
+    "high-performing model, augmentation off": (2.61, 15.11, 11493, 61),
+    "high-performing model, augmentation on": (4.0, 16.17, 4588, 55),
+    "pretrained baseline": (1.94, 15.45, 1056, 0.9),
+}
 
 
 def get_config(pipeline: str = "pretrained/spherize") -> ConfigDict:
@@ -125,5 +138,11 @@ def get_config(pipeline: str = "pretrained/spherize") -> ConfigDict:
         "batch": "Metadata_Batch_Number",
     }
     config.published = {"odds_ratio": odds_ratio, "precision_at_r": precision_at_r}
-    config.published_source = "Bornholdt 2021, tables 4.2 to 4.4"
+    config.published_before_after = {
+        name: dict(
+            zip(("odds_ratio_before", "odds_ratio_after", "batch_before", "batch_after"), row, strict=True)
+        )
+        for name, row in BEFORE_AFTER.items()
+    }
+    config.published_source = "Bornholdt 2021, tables 4.2 to 4.4 and 4.19"
     return config

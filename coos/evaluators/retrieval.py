@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-import scipy.sparse.linalg
 from absl import logging
 
 from coos import workdir
@@ -15,8 +14,8 @@ from coos.metrics.retrieval import contingency, hits, precision, ranking, signif
 from coos.profiles.table import Table
 
 UNLABELLED = ("drop", "enrichment", "keep")
-HEADLINE = 0.995
 HARMONICS = 64  # of the cell count: differences down to 1/10,000 of the range are told apart
+PERCENTS = (2, 5, 10, 100)  # of the list of neighbours, as cytominer-eval counts hits
 BASELINE = "cell count only"
 DOUBTFUL = {"nan", "NaN", "NA", "N/A", "#N/A", "null", "unknown", "Unknown"}  # unlabelled, perhaps
 
@@ -57,7 +56,11 @@ def follows(protocol: Protocol, settings: Mapping[str, Any]) -> bool:
 
 
 class Judgement(NamedTuple):
-    """All scores of one table. K = len(ks), Q = len(percentiles), L labelled rows, G groups."""
+    """All scores of one table of N rows. K = len(ks), Q = len(percentiles), L ranked rows, G groups.
+
+    labels: (N,) codes or (N, M) multi-hot. ranked, paired: (N,) bool, the rows that `scores` and `hits` are about,
+    in this order, and those whose pairs the enrichment counts.
+    """
 
     name: str
     protocol: Protocol
@@ -68,6 +71,9 @@ class Judgement(NamedTuple):
     enrichment: retrieval.Enrichment
     mean_average_precision: retrieval.MeanAveragePrecision
     group_names: list[str]
+    labels: np.ndarray
+    ranked: np.ndarray
+    paired: np.ndarray
 
     @property
     def precision_at_k(self) -> np.ndarray:
@@ -99,21 +105,49 @@ def judge(table: Table, protocol: Protocol, *, name: str) -> Judgement:
 
 def _judge(table: Table, protocol: Protocol, name: str) -> Judgement:
     labels, names = _labels(table, protocol)
-    known = np.asarray(labels.any(1) if labels.ndim == 2 else labels >= 0)
-    if not known.any():
-        raise ValueError(f"no row has a {protocol.label}")
-    _require_finite(table, known)
-    ranked = known if protocol.unlabelled != "keep" else known | _comparable(table, protocol, ~known)
+    ranked, paired = _chosen(table, labels, protocol)
     if not ranked.all():
-        logging.info("%s: %d of %d rows have a %s", name, known.sum(), len(table), protocol.label)
-    prepared = _prepare(table, labels, protocol, ranked)
+        logging.info("%s: %d of %d rows are ranked by %s", name, ranked.sum(), len(table), protocol.label)
+    prepared = prepare(table, labels, protocol, ranked)
     if not prepared.matches.counts().any():
         raise ValueError(
             f"no two rows share a {protocol.label}" + (" outside of exclusions" * bool(protocol.exclude))
         )
-    paired = prepared
-    if protocol.unlabelled == "enrichment" and not known.all():
-        paired = _prepare(table, labels, protocol, known | _comparable(table, protocol, ~known))
+    scored, found = _ranked(prepared, protocol)
+    return Judgement(
+        name=name,
+        protocol=protocol,
+        num_rows=prepared.num_rows,
+        num_features=table.num_features,
+        scores=scored,
+        hits=hits.gather(found, num_rows=prepared.num_rows, percents=PERCENTS),
+        enrichment=_enrichment(
+            prepared if paired is ranked else prepare(table, labels, protocol, paired), protocol
+        ),
+        mean_average_precision=significance.from_scores(
+            scored, labels[ranked], null_size=protocol.null_size, seed=protocol.seed
+        ),
+        group_names=names,
+        labels=labels,
+        ranked=ranked,
+        paired=paired,
+    )
+
+
+def _chosen(table: Table, labels: np.ndarray, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) bool each: rows to rank, and rows whose pairs are counted."""
+    known = np.asarray(labels.any(1) if labels.ndim == 2 else labels >= 0)
+    if not known.any():
+        raise ValueError(f"no row has a {protocol.label}")
+    _require_finite(table, known)
+    if protocol.unlabelled == "drop" or known.all():
+        return known, known
+    every = known | _comparable(table, protocol, ~known)
+    return (every if protocol.unlabelled == "keep" else known), every
+
+
+def _ranked(prepared: ranking.Prepared, protocol: Protocol) -> tuple[precision.Scores, list[hits.Hits]]:
+    """Scores of all rows, and their hits block by block, in one pass."""
 
     def both(ranks: ranking.Ranks) -> _Both:
         return _Both(
@@ -123,21 +157,17 @@ def _judge(table: Table, protocol: Protocol, name: str) -> Judgement:
     blocks = list(ranking.ranked_blocks(prepared, both))
     rows_of_scores = [(rows, found.scores) for rows, found in blocks]
     scored = ranking.per_row(prepared.num_rows, rows_of_scores, precision.no_rows(len(protocol.ks)))
-    return Judgement(
-        name=name,
-        protocol=protocol,
-        num_rows=prepared.num_rows,
-        num_features=table.num_features,
-        scores=scored,
-        hits=hits.gather(
-            [found.hits for _, found in blocks], num_rows=prepared.num_rows, percents=(2, 5, 10, 100)
-        ),
-        enrichment=contingency.from_pairs(paired, np.asarray(protocol.percentiles)),
-        mean_average_precision=significance.from_scores(
-            scored, labels[ranked], null_size=protocol.null_size, seed=protocol.seed
-        ),
-        group_names=names,
-    )
+    return scored, [found.hits for _, found in blocks]
+
+
+def enrichment(table: Table, protocol: Protocol) -> retrieval.Enrichment:
+    """The enrichment of `judge` alone, (Q,); errors as there."""
+    labels, _ = _labels(table, protocol)
+    return _enrichment(prepare(table, labels, protocol, _chosen(table, labels, protocol)[1]), protocol)
+
+
+def _enrichment(prepared: ranking.Prepared, protocol: Protocol) -> retrieval.Enrichment:
+    return contingency.from_pairs(prepared, np.asarray(protocol.percentiles))
 
 
 def _require_finite(table: Table, rows: np.ndarray) -> None:
@@ -182,7 +212,8 @@ def _comparable(table: Table, protocol: Protocol, rows: np.ndarray) -> np.ndarra
     return defined
 
 
-def _prepare(table: Table, labels: np.ndarray, protocol: Protocol, rows: np.ndarray) -> ranking.Prepared:
+def prepare(table: Table, labels: np.ndarray, protocol: Protocol, rows: np.ndarray) -> ranking.Prepared:
+    """The chosen `rows` (N,) bool of a table, with the protocol's exclusions, as the metrics take them."""
     exclude = [retrieval.encode(table.column(column).to_list())[rows] for column in protocol.exclude]
     return ranking.prepare(
         table.features[rows], labels[rows], similarity=protocol.similarity, exclude=exclude or None
@@ -191,34 +222,41 @@ def _prepare(table: Table, labels: np.ndarray, protocol: Protocol, rows: np.ndar
 
 def values(judgement: Judgement) -> dict[str, tuple[float, int]]:
     """{metric: (value, how many rows, pairs or groups it is about)} of a judgement."""
-    scored, groups, enriched = judgement.scores, judgement.mean_average_precision, judgement.enrichment
+    groups, found = judgement.mean_average_precision, judgement.hits
+    known = ~np.isnan(groups.corrected_p_value)
+    significant = (groups.corrected_p_value[known] < 0.05).mean() if known.any() else float("nan")
+    return {
+        **score_values(judgement.scores, judgement.protocol.ks),
+        "significant_labels": (float(significant), int(known.sum())),
+        "hit_score": (found.score, len(found.ranks)),
+        **pair_values(judgement.enrichment, judgement.protocol.percentiles),
+        **{f"hits_at_{p}_percent": (float(v), len(found.ranks)) for p, v in found.percent_scores.items()},
+    }
+
+
+def score_values(scored: precision.Scores, ks: Sequence[int]) -> dict[str, tuple[float, int]]:
+    """{metric: (mean over the rows that have a match, how many these are)} of rows' scores."""
     normalized = retrieval.normalized_average_precision(
         scored.average_precision, scored.num_matches, scored.num_neighbors
     )
-    known = ~np.isnan(groups.corrected_p_value)
-    significant = (groups.corrected_p_value[known] < 0.05).mean() if known.any() else float("nan")
-    defined = int(np.isfinite(scored.average_precision).sum())
     found = {
         "precision_at_r": retrieval.mean_defined(scored.precision_at_r),
         "average_precision": retrieval.mean_defined(scored.average_precision),
         "normalized_average_precision": retrieval.mean_defined(normalized),
-        "significant_labels": (float(significant), int(known.sum())),
-        "hit_score": (judgement.hits.score, len(judgement.hits.ranks)),
     }
-    at_k = zip(judgement.protocol.ks, judgement.precision_at_k, judgement.recall_at_k, strict=True)
-    for k, precision_k, recall_k in at_k:
-        found |= {
-            f"precision_at_{k}": (float(precision_k), defined),
-            f"recall_at_{k}": (float(recall_k), defined),
-        }
-    for position, percentile in enumerate(judgement.protocol.percentiles):
+    for k, hits_at_k in zip(ks, scored.hits.T, strict=True):
+        found[f"precision_at_{k}"] = retrieval.mean_defined(hits_at_k / k)
+        found[f"recall_at_{k}"] = retrieval.mean_defined(hits_at_k / scored.num_matches)
+    return found
+
+
+def pair_values(enriched: retrieval.Enrichment, percentiles: Sequence[float]) -> dict[str, tuple[float, int]]:
+    """{metric: (value, number of pairs)} of an enrichment."""
+    found = {}
+    for position, percentile in enumerate(percentiles):
         number = int(enriched.table[position].sum())
-        found |= {
-            f"odds_ratio_at_{percentile}": (float(enriched.odds_ratio[position]), number),
-            f"log10_p_value_at_{percentile}": (float(enriched.log10_p_value[position]), number),
-        }
-    for percent, score in judgement.hits.percent_scores.items():
-        found[f"hits_at_{percent}_percent"] = (float(score), len(judgement.hits.ranks))
+        found[f"odds_ratio_at_{percentile}"] = (float(enriched.odds_ratio[position]), number)
+        found[f"log10_p_value_at_{percentile}"] = (float(enriched.log10_p_value[position]), number)
     return found
 
 
@@ -261,53 +299,3 @@ def judge_cell_counts(table: Table, protocol: Protocol, column: str) -> Judgemen
     """The baseline: `judge` of `cell_count_table`."""
     protocol = dataclasses.replace(protocol, similarity="cosine")
     return judge(cell_count_table(table, column), protocol, name=BASELINE)
-
-
-def batch_effect(
-    table: Table, *, controls: str, batch: str, percentile: float = HEADLINE, similarity: str = "pearson"
-) -> retrieval.Enrichment:
-    """Batch enrichment score of the rows that match the query `controls` (Bornholdt 2021, section 4.8.2)."""
-    chosen = table.filter(table.where(controls))
-    if not len(chosen):
-        raise ValueError(f"no row matches {controls!r}")
-    batches = retrieval.encode(chosen.column(batch).to_list())
-    if len(np.unique(batches[batches >= 0])) < 2:
-        raise ValueError(f"the {len(chosen)} controls are all of one {batch}; a batch effect needs two")
-    return retrieval.enrichment(chosen.features, batches, percentile=percentile, similarity=similarity)
-
-
-def complete_features(table: Table) -> Table:
-    """The table without the features that are missing or infinite in some row, as raw wells often have."""
-    return table.keep_features(np.isfinite(table.features).all(0))
-
-
-class FeatureSpace(NamedTuple):
-    """First two principal components of a table's rows, for a look at batches and controls.
-
-    points: (N, 2) float64. explained: (2,) shares of the total variance. batches: (N,) text or None.
-    is_control: (N,) bool.
-    """
-
-    points: np.ndarray
-    explained: np.ndarray
-    batches: list[str | None]
-    is_control: np.ndarray
-
-
-def feature_space(table: Table, *, controls: str | None = None, batch: str | None = None) -> FeatureSpace:
-    """`FeatureSpace` of a table, usually of wells before normalization (Bornholdt 2021, figures 4.3 and 4.19)."""
-    if len(table) < 3 or table.num_features < 2 or not np.isfinite(table.features).all():
-        raise ValueError(
-            f"principal components need 3 rows, 2 features and no NaN; there are {len(table)} rows, "
-            f"{table.num_features} features and {int((~np.isfinite(table.features)).sum())} missing values"
-        )
-    x = table.features - table.features.mean(0, dtype=np.float64)
-    left, singular, _ = scipy.sparse.linalg.svds(x, k=2, random_state=0)
-    order = np.argsort(-singular)
-    points = left[:, order] * singular[order]
-    return FeatureSpace(
-        points=points,
-        explained=singular[order] ** 2 / max(float((x * x).sum()), np.finfo(np.float64).tiny),
-        batches=[None] * len(table) if batch is None else table.column(batch).cast(str).to_list(),
-        is_control=np.zeros(len(table), bool) if controls is None else table.where(controls),
-    )

@@ -22,9 +22,10 @@ from typing import Any
 
 from absl import logging
 
+from coos import workdir
 from coos.profiles import aggregate, annotate, choose, consensus, deepprofiler, files, normalize, select
 from coos.profiles.step import Step
-from coos.profiles.table import Table, concatenate
+from coos.profiles.table import Table, column_names, concatenate, listing
 
 STEPS: dict[str, type[Step]] = {
     "aggregate": aggregate.Aggregate,
@@ -50,6 +51,11 @@ STEPS: dict[str, type[Step]] = {
     "consensus": consensus.Consensus,
 }
 FINAL = "profiles"
+WELLS, EXTRACTED, UNFINISHED = (
+    "wells",
+    "extract.json",
+    "unfinished",
+)  # in a folder that experiments/extract.py wrote
 SOURCE = ("path", "metadata_columns", "drop", "feature_names", "aggregate")
 
 
@@ -73,7 +79,7 @@ def build(config: Mapping[str, Any]) -> list[NamedStep]:
         raise ValueError("the config names no steps")
     if len(set(names)) != len(names):
         raise ValueError(f"steps {names}: every step needs a name of its own; `kind` says what it is")
-    steps = [_build(name, config) for name in names]
+    steps = [build_step(name, config) for name in names]
     saved = [named.save for named in steps if named.save]
     for name in saved:
         if not re.fullmatch(r"[\w-]+", name):
@@ -85,7 +91,8 @@ def build(config: Mapping[str, Any]) -> list[NamedStep]:
     return steps
 
 
-def _build(name: str, config: Mapping[str, Any]) -> NamedStep:
+def build_step(name: str, config: Mapping[str, Any]) -> NamedStep:
+    """The step of this name in a config; errors as of `build`."""
     options = dict(config.get(name) or {})
     kind, save = options.pop("kind", name), options.pop("save", "")
     if kind not in STEPS:
@@ -118,10 +125,11 @@ def located(path: str, config: Mapping[str, Any]) -> str:
 
 
 def read_source(config: Mapping[str, Any]) -> Table:
-    """The table that the pipeline starts from: a file, several that match a pattern, or a DeepProfiler folder.
+    """The table that the pipeline starts from: a file, several that match a pattern, or a folder.
 
-    With `source.aggregate` (options of `aggregate`), a DeepProfiler folder is aggregated file by file and never
-    held in memory as a whole.
+    A folder is DeepProfiler's or one that experiments/extract.py wrote. With `source.aggregate` (options of
+    `aggregate`), the cells of a DeepProfiler folder are aggregated file by file and never held in memory as a whole.
+    The other's `wells/<plate>.parquet` are read as they are: wells already, with their cell counts.
     """
     source = dict(config.get("source") or {})
     unknown = sorted(set(source) - set(SOURCE))
@@ -134,6 +142,10 @@ def read_source(config: Mapping[str, Any]) -> Table:
     if streamed is not None:
         streamed = dict(streamed)
         aggregate.Aggregate(**_checked_options("source.aggregate", aggregate.Aggregate, streamed))
+    wells = sorted(pathlib.Path(path, WELLS).glob("*.parquet"))
+    if wells or pathlib.Path(path, EXTRACTED).exists():
+        _check_extracted(pathlib.Path(path), wells, streamed)
+        path, streamed = str(pathlib.Path(glob.escape(path), WELLS, "*.parquet")), None
     if pathlib.Path(path).is_dir():
         names = source.pop("feature_names", None) or None
         sites = deepprofiler.sites(path, feature_names=names)
@@ -145,6 +157,37 @@ def read_source(config: Mapping[str, Any]) -> Table:
         raise ValueError(f"{path}: feature_names are for DeepProfiler folders; files have names of their own")
     table = files.read_all(found, **source)
     return aggregate.Aggregate(**streamed).transform(table) if streamed else table
+
+
+def _check_extracted(
+    folder: pathlib.Path, wells: Sequence[pathlib.Path], streamed: Mapping[str, Any] | None
+) -> None:
+    """ValueError if plates are being extracted still, or were aggregated otherwise than the config wants.
+
+    A folder without extract.json, such as a copy of the wells alone, is taken as it is.
+    """
+    begun = {path.name for path in (folder / UNFINISHED).glob("*") if path.is_dir()}
+    missing = sorted(begun - {path.stem for path in wells})
+    if missing or not wells:
+        raise ValueError(
+            f"{folder}: {len(missing)} plates are not finished: {listing(missing)}; {len(wells)} are; run extract.py "
+            "again, it goes on where it stopped"
+        )
+    if not (folder / EXTRACTED).exists():
+        logging.warning("%s: has no %s, so nothing tells how its wells were made", folder, EXTRACTED)
+        return
+    logging.info("%s: wells of %d plates", folder, len(wells))
+    if streamed is None:
+        return
+    method = workdir.read_json(folder / EXTRACTED)["config"]["aggregate"]
+    wanted = aggregate.Aggregate(**streamed)
+    if tuple(column_names(wanted.by)) != aggregate.WELL:
+        raise ValueError(f"{folder}: has wells, but config.source.aggregate.by is {wanted.by!r}")
+    if wanted.method != method:
+        raise ValueError(
+            f"{folder}: wells are the {method} of their cells, but config.source.aggregate.method is "
+            f"{wanted.method!r}; extract again with --aggregate={wanted.method}, or change the config"
+        )
 
 
 def run(

@@ -6,15 +6,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coos.evaluators.retrieval import BASELINE, FeatureSpace, Judgement
+from coos.evaluators.before_after import BeforeAfter
+from coos.evaluators.retrieval import BASELINE, Judgement
+from coos.evaluators.retrieval_subsets import Part
+from coos.evaluators.wells import FeatureSpace
 from coos.metrics.retrieval import Enrichment
 from coos.report import (
     html,
     plots,
+    retrieval_before_after,
     retrieval_plots,
     retrieval_protocol,
     retrieval_published,
     retrieval_scatter,
+    retrieval_subsets,
     retrieval_summary,
     retrieval_tables,
 )
@@ -35,6 +40,10 @@ def write(
     published_source: str = "",
     spaces: Sequence[tuple[str, FeatureSpace]] = (),
     batch_effects: Mapping[str, Enrichment | str] | None = None,
+    before_after: Sequence[BeforeAfter] = (),
+    published_before_after: Mapping[str, Mapping[str, float]] | None = None,
+    parts: Sequence[Part] = (),
+    subsets: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
     simulated: bool = False,
 ) -> pathlib.Path:
@@ -49,6 +58,11 @@ def write(
         published_source: where these stand.
         spaces: (name, principal components) of tables.
         batch_effects: {name: enrichment of controls by batch at one percentile, or why there is none}.
+        before_after: of work directories; shown with the batch effects.
+        published_before_after: {name: {"odds_ratio_before": ..., "odds_ratio_after": ..., "batch_before": ...,
+            "batch_after": ...}}, shown below them.
+        parts: of each table all rows, and in and out of each subset.
+        subsets: {subset: what is in it}; without any there is no such section.
         notes: sentences that a reader must know, shown below the summary.
         simulated: whether the data are; then the page and every figure say so.
 
@@ -57,6 +71,11 @@ def write(
     """
     retrieval_protocol.check(judgements)
     folder = Folder(pathlib.Path(out))
+    effects = _batch_effects(folder, batch_effects or {})
+    if before_after:
+        effects += retrieval_before_after.section(
+            folder, before_after, published_before_after or {}, published_source
+        )
     sections = [
         ("Scores", _scores(folder, judgements, published or {}, published_source)),
         ("Enrichment", _enrichment(folder, judgements, simulated)),
@@ -64,9 +83,13 @@ def write(
         ("Hits", _hits(folder, judgements, simulated)),
         ("Labels", _labels(folder, judgements, simulated)),
         ("Feature space", _spaces(folder, spaces, simulated)),
-        ("Batch effect", _batch_effects(folder, batch_effects or {})),
+        ("Batch effect", effects),
         ("Protocol", retrieval_protocol.section(judgements)),
     ]
+    if subsets:
+        place = [name for name, _ in sections].index("Labels") + 1
+        found = retrieval_subsets.section(folder, parts, subsets, simulated=simulated)
+        sections.insert(place, ("Subsets", found))
     text = html.page(
         title,
         lead=_lead(judgements, notes),

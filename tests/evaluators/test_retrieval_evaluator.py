@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from coos.evaluators import retrieval as evaluator
+from coos.evaluators import wells
 from coos.metrics import retrieval
 from coos.profiles.table import Table
 
@@ -179,7 +180,7 @@ def test_batch_effect_is_about_controls_alone():
     shift = 9 * np.random.default_rng(1).normal(size=(3, 20))
     features = table.features + shift[np.arange(60) // 20] * control[:, None]
     shifted = table.with_features(features)
-    found = evaluator.batch_effect(
+    found = wells.batch_effect(
         shifted, controls="Metadata_type = 'DMSO'", batch="Metadata_batch", percentile=0.9
     )
     expected = retrieval.enrichment(
@@ -187,16 +188,16 @@ def test_batch_effect_is_about_controls_alone():
     )
     np.testing.assert_array_equal(found.table, expected.table)
     with pytest.raises(ValueError, match="no row matches"):
-        evaluator.batch_effect(table, controls="Metadata_type = 'nothing'", batch="Metadata_batch")
+        wells.batch_effect(table, controls="Metadata_type = 'nothing'", batch="Metadata_batch")
     with pytest.raises(ValueError, match="all of one Metadata_type"):
-        evaluator.batch_effect(table, controls="Metadata_type = 'DMSO'", batch="Metadata_type")
+        wells.batch_effect(table, controls="Metadata_type = 'DMSO'", batch="Metadata_type")
 
 
 def test_feature_space_is_that_of_scikit_learn():
     from sklearn.decomposition import PCA
 
     table = make_table(Metadata_batch=(np.arange(60) // 20).astype(str))
-    found = evaluator.feature_space(table, batch="Metadata_batch", controls="Metadata_batch = '1'")
+    found = wells.feature_space(table, batch="Metadata_batch", controls="Metadata_batch = '1'")
     pca = PCA(2).fit(table.features.astype(float))
     np.testing.assert_allclose(found.explained, pca.explained_variance_ratio_, rtol=1e-6)
     np.testing.assert_allclose(
@@ -207,7 +208,7 @@ def test_feature_space_is_that_of_scikit_learn():
     broken = table.features.copy()
     broken[0, 0] = np.nan
     with pytest.raises(ValueError, match="1 missing values"):
-        evaluator.feature_space(table.with_features(broken))
+        wells.feature_space(table.with_features(broken))
 
 
 BAD = {
@@ -248,9 +249,9 @@ def test_raw_wells_keep_their_complete_features():
     table = make_table()
     features = table.features.copy()
     features[5, 2], features[7, 4] = np.nan, np.inf
-    found = evaluator.complete_features(table.with_features(features))
+    found = wells.complete_features(table.with_features(features))
     assert found.feature_names == tuple(f"f{i}" for i in range(20) if i not in (2, 4))
-    assert evaluator.feature_space(found).points.shape == (60, 2)
+    assert wells.feature_space(found).points.shape == (60, 2)
 
 
 def test_result_rows_have_the_contract_s_fields():

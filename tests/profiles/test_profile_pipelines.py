@@ -1,5 +1,6 @@
 """Pipelines as data, and the simulated screen from cells to consensus and to the report."""
 
+import csv
 import importlib
 import json
 
@@ -80,6 +81,54 @@ def test_a_source_that_cannot_be_read_says_why(tmp_path):
         pipeline.run(files.read(tmp_path / "empty.csv"), [])
 
 
+def write_extracted(folder, *, aggregate="median"):
+    """A folder as experiments/extract.py leaves it: two wells of each plate, with counts."""
+    for number, plate in enumerate("pq"):
+        metadata = {
+            "Metadata_Plate": [plate] * 2,
+            "Metadata_Well": ["A01", "B02"],
+            "Metadata_cell_count": [7, number],
+        }
+        features = np.arange(4.0).reshape(2, 2) + 10 * number
+        table = Table(pl.DataFrame(metadata), features, ("pool5_0", "pool5_1"))
+        files.write_parquet(table, folder / "wells" / f"{plate}.parquet")
+    (folder / "wells" / f"{plate}.json").write_text("{}")
+    (folder / "unfinished" / "q").mkdir(parents=True)  # killed between the table and its parts' removal
+    (folder / "extract.json").write_text(json.dumps({"config": {"aggregate": aggregate}}))
+    return {"source": {"path": "{data}", "aggregate": {"method": "median"}}, "data": str(folder)}
+
+
+def test_wells_that_were_extracted_are_read_as_they_are(tmp_path):
+    config = write_extracted(tmp_path / "features [1]")  # brackets are not a pattern
+    table = pipeline.read_source(config)
+    assert table.metadata["Metadata_Plate"].to_list() == ["p", "p", "q", "q"]
+    assert table.metadata["Metadata_cell_count"].to_list() == [7, 0, 7, 1]
+    np.testing.assert_array_equal(table.features, [[0, 1], [2, 3], [10, 11], [12, 13]])
+    config["source"].pop("aggregate")
+    assert pipeline.read_source(config).metadata.equals(table.metadata)
+    (tmp_path / "features [1]" / "extract.json").unlink()
+    assert len(pipeline.read_source(config)) == 4
+
+
+def test_wells_that_are_not_what_the_config_wants_are_refused(tmp_path):
+    config = write_extracted(tmp_path / "one")
+    (tmp_path / "one" / "wells" / "q.parquet").unlink()
+    with pytest.raises(ValueError, match=r"one: 1 plates are not finished: q; 1 are; run extract\.py again"):
+        pipeline.read_source(config)
+    (tmp_path / "one" / "wells" / "p.parquet").unlink()
+    with pytest.raises(ValueError, match="1 plates are not finished: q; 0 are"):
+        pipeline.read_source(config)
+    config = write_extracted(tmp_path / "two", aggregate="mean")
+    with pytest.raises(ValueError, match=r"wells are the mean of their cells, .*method is 'median'; extract"):
+        pipeline.read_source(config)
+    config["source"]["aggregate"] = {"method": "mean", "by": "Metadata_Plate"}
+    with pytest.raises(ValueError, match=r"has wells, but .*by is 'Metadata_Plate'"):
+        pipeline.read_source(config)
+    config["source"] = {"path": "{data}", "feature_names": ("a", "b")}
+    with pytest.raises(ValueError, match="feature_names are for DeepProfiler folders"):
+        pipeline.read_source(config)
+
+
 def test_a_step_that_leaves_no_row_stops_the_pipeline(tmp_path):
     (tmp_path / "maps.csv").write_text("Plate,moa\nanother,x\n")
     config = {"path": str(tmp_path / "maps.csv"), "on": {"Metadata_Plate": "Plate"}, "unmatched": "drop"}
@@ -112,6 +161,11 @@ def test_every_row_of_the_thesis_tables_is_a_pipeline():
     )
     with pytest.raises(ValueError, match="no pipeline 'nothing'; available: cellprofiler"):
         module.get_config("nothing")
+
+
+def read(out, name):
+    with open(out / "tables" / f"{name}.csv") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +240,18 @@ def test_the_simulated_screen_from_cells_to_the_report(screen, tmp_path):
     page = (tmp_path / "report" / "index.html").read_text()
     assert "simulated" in page.lower()
     assert "13.37" not in page  # a published figure never stands beside simulated data
+    assert "Before and after normalization" in page
+    assert "23,097" not in page
+    (line,) = read(tmp_path / "report", "before_after")  # the plain run has no level 4
+    ratio = {
+        r["table"]: r["odds_ratio"]
+        for r in read(tmp_path / "report", "enrichment")
+        if r["percentile"] == "0.995"
+    }
+    assert (line["table"], line["odds_ratio_after"]) == ("sphered", ratio["sphered"])
+    # with the wells of the same compounds, that is what the run without normalization found
+    assert line["odds_ratio_before"] == ratio["plain"] != ratio["sphered"]
+    assert float(line["batch_after"]) < float(line["batch_before"])
 
     config = json.loads((tmp_path / "plain" / "config.json").read_text())
     config["config"]["retrieval"]["similarity"] = "cosine"
@@ -272,6 +338,7 @@ def test_raw_wells_with_missing_features_go_from_profiles_to_the_page(real_data,
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "report" / "index.html").read_text()
     assert "run, level3: 1 of 454 features are missing in some wells" in page
+    assert "23,097" in page
     assert "13.48" in page  # real data under the config's protocol: the published figure stands beside it
 
 

@@ -9,6 +9,7 @@ import pytest
 from report_runs import has_label, read, visible
 
 from coos.evaluators import retrieval as judging
+from coos.evaluators import wells
 from coos.evaluators.retrieval import Protocol
 from coos.profiles.table import Table
 from coos.report import (
@@ -73,9 +74,9 @@ def page(judgements, tmp_path_factory):
         title="Title <1>",
         published={ODD: {"odds_ratio": 11.75, "precision_at_r": 0.067}, "other": {"precision_at_1": 0.25}},
         published_source="A <paper>, table 1",
-        spaces=[(ODD, judging.feature_space(make_table(), controls=controls, batch=batch))],
+        spaces=[(ODD, wells.feature_space(make_table(), controls=controls, batch=batch))],
         batch_effects={
-            "good": judging.batch_effect(make_table(), controls=controls, batch=batch, percentile=0.9),
+            "good": wells.batch_effect(make_table(), controls=controls, batch=batch, percentile=0.9),
             ODD: "only one <batch>",
         },
         notes=["A note <here>."],
