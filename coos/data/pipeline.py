@@ -33,13 +33,18 @@ class Chunk(NamedTuple):
 
 
 def index_iterator(
-    num_examples: int, *, batch_size: int, seed: int, epoch_share: float = 1.0
+    num_examples: int,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch_share: float = 1.0,
+    balance: np.ndarray | None = None,
 ) -> grain.DatasetIterator:
     """Endless iterator over this process's share of shuffled batches of example numbers.
 
-    Every epoch is a new permutation of all examples, or with `epoch_share` a new random subset of that share; batch k
-    holds elements k*batch_size and following of the endless sequence, whatever the number of processes: process p of
-    P takes every P-th of them from p on.
+    Every epoch is a new permutation of all examples, with `epoch_share` a new random subset of that share, or with
+    `balance`, their classes (N,), what `balanced_order` draws; batch k holds elements k*batch_size and following of the
+    endless sequence, whatever the number of processes: process p of P takes every P-th of them from p on.
     Grain iterates over batch numbers and keeps the state; a batch is looked up in its epoch's permutation in
     one go, since Grain's own shuffle costs about 15 us an element, which a GPU would wait for.
 
@@ -54,11 +59,14 @@ def index_iterator(
             f"{num_examples} training examples do not fill one batch of {batch_size}: choose a smaller batch_size"
         )
     mine = np.arange(jax.process_index(), batch_size, processes)
-    epoch_size = examples_per_epoch(num_examples, epoch_share)
+    epoch_size = examples_per_epoch(num_examples, epoch_share, balance=balance)
 
     @functools.lru_cache(maxsize=2)  # a batch may lie across two epochs
     def order(epoch: int) -> np.ndarray:
-        return np.random.default_rng((seed, epoch)).permutation(num_examples)[:epoch_size]
+        generator = np.random.default_rng((seed, epoch))
+        if balance is not None:
+            return balanced_order(balance, generator)
+        return generator.permutation(num_examples)[:epoch_size]
 
     def examples(batch: int) -> np.ndarray:
         epochs, places = np.divmod(batch * batch_size + mine, epoch_size)
@@ -68,10 +76,36 @@ def index_iterator(
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
 
 
-def examples_per_epoch(num_examples: int, epoch_share: float) -> int:
-    """Examples that an epoch sees: `epoch_share` in (0, 1] of all, rounded, at least one."""
+def balanced_order(classes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Shuffled example numbers, of each class as many as the median class has (DeepProfiler; Bornholdt 2021).
+
+    Of larger classes a random subset, of smaller ones draws with replacement. Classes without examples do not count.
+    """
+    members = np.argsort(classes, kind="stable")
+    counts = np.unique(classes, return_counts=True)[1]
+    size = int(np.median(counts))
+    drawn = [
+        start
+        + (generator.permutation(count)[:size] if count >= size else generator.integers(count, size=size))
+        for start, count in zip(np.cumsum(counts) - counts, counts, strict=True)
+    ]
+    return generator.permutation(members[np.concatenate(drawn)])
+
+
+def examples_per_epoch(num_examples: int, epoch_share: float, *, balance: np.ndarray | None = None) -> int:
+    """Examples that an epoch sees: `epoch_share` in (0, 1] of all, rounded, at least one.
+
+    With `balance`, the classes of all, it is the number of classes times the median number of examples of a class.
+    """
     if not 0 < epoch_share <= 1:
         raise ValueError(f"epoch_share={epoch_share}: must lie above 0 and not above 1")
+    if balance is not None:
+        if epoch_share != 1:
+            raise ValueError(
+                f"epoch_share={epoch_share}: a balanced epoch has a size of its own; leave it at 1"
+            )
+        counts = np.unique(balance, return_counts=True)[1]
+        return len(counts) * int(np.median(counts))
     return max(1, round(epoch_share * num_examples))
 
 

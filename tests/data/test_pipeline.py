@@ -41,6 +41,22 @@ def test_seed_decides_and_epochs_need_not_fill_batches():
     assert (np.bincount(same[0], minlength=50) == 8).all()
 
 
+def test_balanced_epochs_have_the_median_count_of_every_class():
+    labels = np.repeat([0, 1, 3], [4, 10, 30])  # class 2 has no example
+    iterator = pipeline.index_iterator(44, batch_size=10, seed=1, balance=labels)
+    epochs = take(iterator, 6).reshape(2, 30)
+    for epoch in epochs:
+        assert np.bincount(labels[epoch]).tolist() == [10, 10, 0, 10]
+        assert sorted(epoch[labels[epoch] == 1]) == list(range(4, 14))  # the median class: each example once
+        assert len(set(epoch[labels[epoch] == 3].tolist())) == 10  # a larger one: without replacement
+        assert set(epoch[labels[epoch] == 0].tolist()) <= set(range(4))
+    assert set(epochs[0].tolist()) != set(epochs[1].tolist())
+    assert not np.array_equal(np.sort(labels[epochs[0]]), labels[epochs[0]])
+    assert pipeline.examples_per_epoch(44, 1.0, balance=labels) == 30
+    with pytest.raises(ValueError, match="a balanced epoch has a size of its own"):
+        pipeline.examples_per_epoch(44, 0.5, balance=labels)
+
+
 def test_iterator_resumes_where_its_state_says():
     iterator = pipeline.index_iterator(50, batch_size=8, seed=0)
     take(iterator, 7)
