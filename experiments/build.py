@@ -5,6 +5,8 @@
     python experiments/build.py cell_folder --source=DIR --name=mine --data_dir=data
     python experiments/build.py cell_painting --source=DIR --data_dir=data --processes=8
     python experiments/build.py cell_painting --source=DIR --data_dir=data --worker=3 --num_workers=16   # one of 16
+    python experiments/build.py lincs --source=DIR --metadata=DIR --data_dir=data --processes=8          # crops
+    python experiments/build.py lincs --source=DIR --data_dir=data --builder_config=fields --plates=A,B --problems=list
 
 Prints the folder of the built dataset, which `--config.data.directory` of train.py takes.
 """
@@ -14,6 +16,7 @@ import shutil
 import sys
 
 import numpy as np
+import polars as pl
 from absl import app, flags, logging
 
 from coos import console, registry
@@ -23,15 +26,26 @@ _SOURCE = flags.DEFINE_string("source", None, "Folder with the raw files; coos7 
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a dataset that is already built.")
 
 flags.DEFINE_string("name", None, "cell_folder: name of the dataset (default: the folder's name).")
-flags.DEFINE_list("channels", None, "Channel order (coos7, .npz views: of the files; TIFF files: to store).")
+flags.DEFINE_list(
+    "channels",
+    None,
+    "Channel order (coos7, .npz views: of the files; TIFF files: to store; lincs: names of ch1, ch2, ..., or columns "
+    "of the index).",
+)
 flags.DEFINE_string(
     "builder_config",
     None,
-    "coos7: 'uint16' (raw, default) or 'float32'; cell_painting: 'views' (default), 'cells' or 'profiles'.",
+    "coos7: 'uint16' (raw, default) or 'float32'; cell_painting: 'views' (default), 'cells' or 'profiles'; lincs: "
+    "'crops' (default) or 'fields'.",
 )
 flags.DEFINE_string("mirror", None, "coos7: base address to download from instead of Zenodo.")
 flags.DEFINE_string("labels", None, "cell_painting: label matrix folder (default: SOURCE/labels).")
-flags.DEFINE_string("index", None, "cell_painting: sample index (default: SOURCE/sample-index.csv).")
+flags.DEFINE_string(
+    "index",
+    None,
+    "cell_painting: sample index (default: SOURCE/sample-index.csv); lincs: index.csv (default: "
+    "SOURCE/inputs/metadata/index.csv if it is there, else names of files).",
+)
 flags.DEFINE_string(
     "split", None, "cell_painting: 'random' (default), 'scaffold', or a folder with train.csv, ..."
 )
@@ -41,16 +55,32 @@ flags.DEFINE_string(
     "profiles", None, "cell_painting: table of profiles (default: SOURCE/profiles.parquet or .csv)."
 )
 flags.DEFINE_string("cells", None, "cell_painting: table of cells (default: SOURCE/cells.parquet or .csv).")
-flags.DEFINE_integer("crop_size", None, "cell_painting: pixels of the crops of config cells (default: 96).")
+flags.DEFINE_integer(
+    "crop_size",
+    None,
+    "cell_painting, config cells: pixels of the crops (default: 96); lincs: likewise (default: 128).",
+)
 flags.DEFINE_bool(
     "drop_nonfinite_features", None, "cell_painting: leave out features with NaN or infinite values."
 )
 flags.DEFINE_integer(
-    "num_shards", None, "cell_painting: about how many files in all (default: as make 512 MB each)."
+    "num_shards", None, "cell_painting, lincs: about how many files in all (default: as make 512 MB each)."
 )
-flags.DEFINE_integer("worker", None, "cell_painting: the number of this machine, from 0, of --num_workers.")
-flags.DEFINE_integer("num_workers", None, "cell_painting: machines that build side by side (default: 1).")
-flags.DEFINE_integer("processes", None, "cell_painting: processes on this machine (default: 1).")
+flags.DEFINE_integer(
+    "worker", None, "cell_painting, lincs: the number of this machine, from 0, of --num_workers."
+)
+flags.DEFINE_integer(
+    "num_workers", None, "cell_painting, lincs: machines that build side by side (default: 1)."
+)
+flags.DEFINE_integer("processes", None, "cell_painting, lincs: processes on this machine (default: 1).")
+flags.DEFINE_string(
+    "metadata", None, "lincs: folder of barcodes, plate maps and mechanisms (default: SOURCE/metadata)."
+)
+flags.DEFINE_list("plates", None, "lincs: only these plates.")
+flags.DEFINE_string("window", None, "lincs: 'exact' (default) or 'deepprofiler', which resamples.")
+flags.DEFINE_string(
+    "problems", None, "lincs: 'stop' (default) at missing or wrong files, or leave out and 'list' them."
+)
 
 CELL_PAINTING = (
     *(
@@ -66,10 +96,16 @@ CELL_PAINTING = (
     ),
     *("drop_nonfinite_features", "num_shards", "worker", "num_workers", "processes"),
 )
+LINCS = (
+    *("metadata", "index", "channels", "plates", "crop_size", "window", "problems"),
+    *("num_shards", "worker", "num_workers", "processes"),
+)
+SHOWN, WIDTH = 10, 40  # compounds of a summary, and characters before its numbers
 OPTION_NAMES = {  # what each builder calls the flags that it takes
     "coos7": {"channels": "file_channels", "builder_config": "config", "mirror": "mirror"},
     "cell_folder": {"channels": "channels", "name": "name"},
     "cell_painting": {**{name: name for name in CELL_PAINTING}, "builder_config": "config"},
+    "lincs": {**{name: name for name in LINCS}, "builder_config": "config"},
 }
 
 
@@ -138,8 +174,10 @@ def rebuild(builder, path: pathlib.Path) -> str:
 
 
 def summary(builder) -> str:
-    """What was stored, and what each split holds: images of each class, or compounds and labels of many tasks."""
+    """What was stored, and what each split holds: images of each class, labels of many tasks, or cells of plates."""
     metadata = builder.info.metadata
+    if "places" in metadata:
+        return plates_summary(builder.info, pathlib.Path(builder.data_path))
     return tasks_summary(builder.info) if "tasks" in metadata else classes_summary(builder.info)
 
 
@@ -176,6 +214,33 @@ def tasks_summary(info) -> str:
     for reason, note in metadata["left_out"].items():
         lines.append(f"NOTE left out: {note['number']:,} {reason}, such as {', '.join(note['such as'])}")
     return "\n".join(lines)
+
+
+def plates_summary(info, path: pathlib.Path) -> str:
+    """How many fields, cells, wells and plates there are, the compounds with most cells, and what was wrong."""
+    metadata = info.metadata
+    window = f"{metadata['window']} windows of {metadata['crop_size']} pixels"
+    lines = [f"{stored(info)}; {window}"]
+    lines += [f"{name:<{WIDTH}}{number:>12,}" for name, number in metadata["counts"].items()]
+    compounds = cells_of_compounds(pl.read_parquet(path / metadata["places"]))
+    lines += [f"cells of {name:<{WIDTH - 9}}{number:>12,}" for name, number in compounds[:SHOWN]]
+    others = compounds[SHOWN:]
+    if others:
+        name, cells = f"{len(others):,} others", sum(number for _, number in others)
+        lines.append(f"cells of {name:<{WIDTH - 9}}{cells:>12,}")
+    for problem, number in metadata["problems"].items():
+        lines.append(f"NOTE problems: {number:,} {problem}; see {path / 'problems.csv'}")
+    return "\n".join(lines)
+
+
+def cells_of_compounds(places: pl.DataFrame) -> list[tuple[str, int]]:
+    """Every compound, by its common name if that is known, and its cells; the most first."""
+    known = [name for name in ("Metadata_pert_iname", "Metadata_broad_sample") if name in places.columns]
+    if not known:
+        return []
+    name = pl.coalesce(*known, pl.lit("unknown")).alias("name")
+    counted = places.group_by(name).agg(pl.col("Metadata_cell_count").sum().alias("cells"))
+    return list(counted.sort(-pl.col("cells"), "name").iter_rows())
 
 
 def main(argv: list[str]) -> None:

@@ -29,15 +29,22 @@ def identified(
 def checksum(example: Mapping[str, Any]) -> int:
     """CRC-32 of id, label and values of one example.
 
-    The label is `label`, or the sparse `label_positions` (n,) and `label_values` (n,) of several tasks; the values
-    are those of `image` or `profile`, as bytes.
+    The label is `label`, or the sparse `label_positions` (n,) and `label_values` (n,) of several tasks, or of cells on
+    plates the `compound` with `cell` and `center` (2,), or `cells` (n,) and `centers` (n, 2); the values are those of
+    `image` or `profile`, as bytes.
     """
     if "label" in example:
         head = zlib.crc32(f"{example['id']} {example['label']}".encode())
-    else:
+    elif "label_positions" in example:
         positions = np.asarray(example["label_positions"], "<i4").tobytes()
         values = np.asarray(example["label_values"], "<i1").tobytes()
         head = zlib.crc32(values, zlib.crc32(positions, zlib.crc32(f"{example['id']} ".encode())))
+    else:
+        several = "cells" in example
+        rows = np.asarray(example["cells" if several else "cell"], "<i4").tobytes()
+        centers = np.asarray(example["centers" if several else "center"], "<f8").tobytes()
+        text = f"{example['id']} {example['compound']}".encode()
+        head = zlib.crc32(centers, zlib.crc32(rows, zlib.crc32(text)))
     array = np.ascontiguousarray(example["image" if "image" in example else "profile"])
     return zlib.crc32(array.reshape(-1).view(np.uint8).data, head)
 

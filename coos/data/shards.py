@@ -3,15 +3,18 @@
     plan = shard_plan.make_plan("mine", {"train": np.ones(1000, int)}, example_bytes=7_000, recipe={"source": "..."})
     missing = shards.build(plan, info, read, worker=3, num_workers=8, processes=2)
 
-The plan (see `shard_plan`) says which raw files make up which shard; each worker writes every N-th shard. On disk:
+The plan (see `shard_plan`) says which raw files make up which shard; each worker writes every N-th shard, or those of
+every N-th group of units. On disk:
 
     <version>.building/                    renamed to <version>/ when the last shard is there
         <name>-<split>.array_record-00000-of-00042
         progress/plan.json                 what is being built; another plan is refused
-        progress/<name of a shard>.json    written after its shard: examples, bytes, checksum
+        progress/<name of a shard>.json    written after its shard: examples, bytes, checksum, what was left out
 
 A shard is written under a temporary name and counts when its note does, so a build that was killed goes on where it
-was. The result is read with `tfds.builder_from_directory(folder).as_data_source(split)`, without TensorFlow.
+was: at most the shards that were being written are lost, one per process. A unit that cannot be read stops the build,
+unless `read` raises `LeftOut` for it: then the dataset lacks it, and the notes say why. The result is read with
+`tfds.builder_from_directory(folder).as_data_source(split)`, without TensorFlow.
 """
 
 import concurrent.futures
@@ -23,19 +26,20 @@ import pathlib
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python import array_record_module
 from tqdm import tqdm
 
 from coos import workdir
-from coos.data import identity
-from coos.data.shard_plan import WRITER_OPTIONS, Plan, Shard
+from coos.data import identity, shard_records
+from coos.data.shard_plan import Plan, Shard
+from coos.data.shard_records import LeftOut, Read
 
-Read = Callable[[str, int], Iterable[Mapping[str, Any]]]
+__all__ = ["LeftOut", "Read", "build", "building_folder", "is_complete", "write_shard"]
+
+Finish = Callable[[Sequence[Any]], Mapping[str, bytes]]
 
 
 def build(
@@ -46,6 +50,7 @@ def build(
     worker: int = 0,
     num_workers: int = 1,
     processes: int = 1,
+    finish: Finish | None = None,
 ) -> list[str]:
     """Write what is missing of this worker's shards, and finish the dataset if all shards are there.
 
@@ -56,16 +61,19 @@ def build(
         read: gives the examples of a unit, `read(split, unit)`. With more than one process it must be picklable. If it
             has a method `digest(split, units)`, which tells raw files from others, a shard is written again when that
             of its units has changed.
-        worker, num_workers: this worker writes the shards `worker`, `worker + num_workers`, ...
+        worker, num_workers: this worker writes the shards `worker`, `worker + num_workers`, ..., or those of such
+            groups; with more workers than groups some have nothing to do.
         processes: how many processes of this machine write. Each holds one shard in memory if units have several
             examples, which are then mixed.
+        finish: called with the records of all units that were left out, when all shards are there. It gives further
+            files of the dataset by name, may change `info.metadata`, and may raise to refuse.
 
     Returns:
         The names of the shards that other workers have yet to write; empty when the dataset is complete.
 
     Raises:
-        ValueError: another plan is unfinished in this place, a unit has other examples than planned, or other workers
-            wrote shards from raw files that look different here.
+        ValueError: another plan is unfinished in this place, a unit has other examples than planned, other workers
+            wrote shards from raw files that look different here, or all units of a split were left out.
     """
     if not 0 <= worker < num_workers or processes < 1:
         raise ValueError(
@@ -74,7 +82,7 @@ def build(
     final = pathlib.Path(info.data_dir)
     folder = building_folder(final)
     try:
-        missing = _build(plan, info, read, folder, slice(worker, None, num_workers), processes)
+        missing = _build(plan, info, read, folder, plan.shards_of(worker, num_workers), processes, finish)
     except (OSError, RuntimeError):  # the latter is how ArrayRecord says that a file is not there
         if not final.exists():
             raise
@@ -91,7 +99,13 @@ def building_folder(final: str | os.PathLike) -> pathlib.Path:
 
 
 def _build(
-    plan: Plan, info: tfds.core.DatasetInfo, read: Read, folder: pathlib.Path, mine: slice, processes: int
+    plan: Plan,
+    info: tfds.core.DatasetInfo,
+    read: Read,
+    folder: pathlib.Path,
+    own: Sequence[Shard],
+    processes: int,
+    finish: Finish | None,
 ) -> list[str]:
     final = pathlib.Path(info.data_dir)
     if final.exists():
@@ -102,7 +116,6 @@ def _build(
         return []
     job = functools.partial(write_shard, folder=folder, plan=plan.digest, features=info.features, read=read)
     shards = plan.shards()
-    own = shards[mine]
     names = {shard.filename for shard in own}
     _refuse_other_files(folder, [s for s in shards if s.filename not in names], plan.digest, read)
     unwritten = [shard for shard in own if not is_complete(folder, shard, plan.digest, read)]
@@ -113,7 +126,7 @@ def _build(
     missing = [shard.filename for shard in shards if _note(folder, shard, plan.digest) is None]
     if not missing:
         _refuse_other_files(folder, shards, plan.digest, read)
-        _finish(plan, info, shards, folder)
+        _finish(plan, info, shards, folder, finish)
     return missing
 
 
@@ -238,84 +251,61 @@ def write_shard(shard: Shard, *, folder: pathlib.Path, plan: str, features: Any,
     """Write one shard under a temporary name, rename it, then write its note; returns the shard."""
     target, temporary = folder / shard.filename, _temporary(folder / shard.filename)
     files = _files_digest(read, shard)
+    left_out: dict[int, list[Any]] = {}
     try:
-        checksum = _write_records(temporary, shard, _records(shard, features, read))
+        count, checksum = shard_records.write(
+            temporary, shard_records.records(shard, features, read, left_out)
+        )
         size = temporary.stat().st_size
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-    note = {"plan": plan, "files": files, "examples": shard.num_examples, "bytes": size, "checksum": checksum}
-    _put(_note_path(folder, shard), note)
+    note = {"plan": plan, "files": files, "examples": count, "bytes": size, "checksum": checksum}
+    reasons = [record for records in left_out.values() for record in records]
+    _put(_note_path(folder, shard), {**note, "left_out": reasons})
     return shard
 
 
-def _records(shard: Shard, features: Any, read: Read) -> Iterator[tuple[bytes, int]]:
-    """(serialized example, its checksum); those of units with several are mixed within the shard."""
-    serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
-
-    def serialize(example: Mapping[str, Any]) -> bytes:
-        # As TFDS does, but with the features in order, so that all processes write the same bytes.
-        return serializer.get_tf_example(features.encode_example(example)).SerializeToString(
-            deterministic=True
-        )
-
-    made = (
-        (serialize(example), identity.checksum(example))
-        for unit in shard.units
-        for example in read(shard.split, int(unit))
-    )
-    if shard.num_examples == len(shard.units):
-        yield from made
-        return
-    held = list(made)
-    for position in np.random.default_rng(shard.number).permutation(len(held)):
-        yield held[position]
-
-
-def _write_records(path: pathlib.Path, shard: Shard, records: Iterable[tuple[bytes, int]]) -> int:
-    """Write the records, see that they are all there and on disk; returns the sum of their checksums."""
-    writer, checksum, count = array_record_module.ArrayRecordWriter(str(path), WRITER_OPTIONS), 0, 0
-    try:
-        for record, one in records:
-            writer.write(record)
-            checksum, count = checksum + one, count + 1
-    finally:
-        writer.close()
-    if count != shard.num_examples:
-        raise ValueError(
-            f"{shard.filename}: {count} examples instead of {shard.num_examples}; did files change?"
-        )
-    reader = array_record_module.ArrayRecordReader(str(path))
-    written = reader.num_records()
-    reader.close()
-    if written != count:
-        raise OSError(f"{path}: {written} of {count} records on disk; is the disk full?")
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-    return checksum
-
-
-def _finish(plan: Plan, info: tfds.core.DatasetInfo, shards: Sequence[Shard], folder: pathlib.Path) -> None:
+def _finish(
+    plan: Plan,
+    info: tfds.core.DatasetInfo,
+    shards: Sequence[Shard],
+    folder: pathlib.Path,
+    finish: Finish | None,
+) -> None:
     """Describe the dataset and rename its folder; of several workers that do so at once, one succeeds."""
     _begin(folder, plan)
     notes = {shard.filename: workdir.read_json(_note_path(folder, shard)) for shard in shards}
     splits, digests = [], {}
     for split in plan.sizes:
-        members = [shard for shard in shards if shard.split == split]
-        lengths = [shard.num_examples for shard in members]
-        size = sum(notes[shard.filename]["bytes"] for shard in members)
+        members = [notes[shard.filename] for shard in shards if shard.split == split]
+        lengths = [note["examples"] for note in members]
+        if not sum(lengths):
+            raise ValueError(
+                f"split {split!r}: all of its units were left out, such as {members[0]['left_out'][0]}"
+            )
+        size = sum(note["bytes"] for note in members)
         splits.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size))
-        digests[split] = identity.as_digest(sum(notes[shard.filename]["checksum"] for shard in members))
+        digests[split] = identity.as_digest(sum(note["checksum"] for note in members))
+    left_out = [record for shard in shards for record in notes[shard.filename].get("left_out", [])]
+    files = finish(left_out) if finish else {}
     info.set_splits(tfds.core.splits.SplitDict(splits))
     info.metadata.update(digests=digests)
-    description = _temporary(folder / "description")
-    description.mkdir()
-    info.write_to_directory(description)
-    for path in description.iterdir():
-        os.replace(path, folder / path.name)
-    description.rmdir()
+    _describe(info, folder, files)
     final = pathlib.Path(info.data_dir)
     os.rename(folder, final)
     shutil.rmtree(final / "progress")
     for left in final.glob(".*.tmp"):  # of workers that were killed
         shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _describe(info: tfds.core.DatasetInfo, folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
+    """Write what TFDS says of the dataset, and further files, each of which is there whole or not at all."""
+    description = _temporary(folder / "description")
+    description.mkdir()
+    info.write_to_directory(description)
+    for name, content in files.items():
+        (description / name).write_bytes(content)
+    for path in description.iterdir():
+        os.replace(path, folder / path.name)
+    description.rmdir()

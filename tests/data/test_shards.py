@@ -345,3 +345,178 @@ def test_checksums_tell_labels_ids_and_pixels_apart():
     assert len({identity.checksum(e) for e in [one, *changed]}) == 6
     profile = {k: v for k, v in one.items() if k != "image"} | {"profile": one["image"].astype(np.float32)}
     assert identity.checksum(profile) not in {identity.checksum(e) for e in [one, *changed]}
+
+
+GROUPS = {
+    "train": np.array(["b", "b", "a", "b", "a", "a", "b"]),
+    "test": np.array(["a", "c", "c", "a"]),
+}
+
+
+def test_no_shard_crosses_groups_and_every_unit_stands_in_one():
+    plan = make_plan(groups=GROUPS, num_shards=7)
+    for split, groups in GROUPS.items():
+        members = [shard for shard in plan.shards() if shard.split == split]
+        assert [shard.number for shard in members] == list(range(plan.num_shards[split]))
+        assert all(f"-of-{len(members):05d}" in shard.filename for shard in members)
+        for shard in members:
+            assert set(groups[shard.units]) == {shard.group}
+            assert shard.sizes.tolist() == SIZES[split][shard.units].tolist()
+            assert shard.num_examples == sum(shard.sizes)
+        units = np.concatenate([shard.units for shard in members])
+        assert sorted(units) == list(range(len(groups)))
+        assert list(dict.fromkeys(shard.group for shard in members)) == list(dict.fromkeys(groups))
+    assert plan.num_shards == {"train": 3 + 3, "test": 1 + 1}  # 7 * 7 / 18 of each group, and 7 * 2 / 18
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 5])
+def test_workers_share_out_whole_groups(num_workers):
+    plan = make_plan(groups=GROUPS, num_shards=7)
+    parts = [plan.shards_of(worker, num_workers) for worker in range(num_workers)]
+    names = [shard.filename for part in parts for shard in part]
+    assert sorted(names) == sorted(shard.filename for shard in plan.shards())
+    groups = [{shard.group for shard in part} for part in parts]
+    for k, one in enumerate(groups):
+        assert not any(one & other for other in groups[:k])
+    assert [len(groups[k]) for k in range(min(num_workers, 3))] == {
+        1: [3],
+        2: [2, 1],
+        3: [1] * 3,
+        5: [1] * 3,
+    }[num_workers]
+
+
+def test_groups_change_the_plan_and_are_the_same_everywhere():
+    plain, grouped = make_plan(), make_plan(groups=GROUPS)
+    assert "groups" not in plain.describe()
+    assert plain.digest != grouped.digest == make_plan(groups=GROUPS).digest
+    other = {**GROUPS, "test": np.array(["a", "c", "a", "c"])}
+    assert make_plan(groups=other).digest != grouped.digest
+    first = grouped.shards()[0]
+    assert (first.group, first.units.tolist()) == ("b", FIRST_OF_B)
+    with pytest.raises(ValueError, match="split 'test': 4 units, but 3 names of groups"):
+        make_plan(groups={**GROUPS, "test": GROUPS["test"][:3]})
+
+
+FIRST_OF_B = [0, 1]  # as drawn when this was written: machines with other versions of NumPy must agree
+
+
+def test_a_worker_of_groups_writes_no_other_and_all_write_what_one_does(tmp_path):
+    plan = make_plan(groups=GROUPS, num_shards=7)
+    build(tmp_path / "one", plan)
+    for worker in (2, 0, 1):
+        log = []
+        missing, _ = build(
+            tmp_path / "three", plan, worker=worker, num_workers=3, read=functools.partial(read, log=log)
+        )
+        assert {str(GROUPS[split][unit]) for split, unit in log} == {"bac"[worker]}
+    assert missing == []
+    assert files(tmp_path / "three") == files(tmp_path / "one")
+
+
+class Choosy:
+    """Leaves some units of `train` out."""
+
+    def __init__(self, *units, late=False):
+        self.units, self.late = units, late
+
+    def __call__(self, split, unit):
+        examples = list(read(split, unit))
+        if self.late:
+            yield examples[0]
+        if split == "train" and unit in self.units:
+            raise shards.LeftOut([["unit", unit], ["why", "it is bad"]])
+        yield from examples[self.late :]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_units_that_are_left_out_are_missing_and_noted(processes, whole, tmp_path):
+    told = []
+
+    def finish(left_out):
+        told.append(left_out)
+        info.metadata["left_out"] = len(left_out)
+        return {"list.csv": b"a,b\n", "table.bin": bytes(3)}
+
+    info = make_info(tmp_path)
+    missing = shards.build(make_plan(), info, Choosy(1, 4), processes=processes, finish=finish)
+    assert missing == []
+    order = [
+        unit for shard in make_plan().shards() if shard.split == "train" for unit in shard.units.tolist()
+    ]
+    wanted = [["unit", unit] for unit in order if unit in (1, 4)]
+    assert told == [[record for one in wanted for record in (one, ["why", "it is bad"])]]
+    folder = tmp_path / "made" / "1.0.0"
+    assert (folder / "list.csv").read_bytes() == b"a,b\n"
+    assert (folder / "table.bin").read_bytes() == bytes(3)
+    builder = tfds.builder_from_directory(str(folder))
+    assert builder.info.metadata["left_out"] == 4
+    source = builder.as_data_source("train")
+    found = {source[i]["id"].decode() for i in range(len(source))}
+    kept = [unit for unit in range(7) if unit not in (1, 4)]
+    wanted_examples = [e for unit in kept for e in read("train", unit)]
+    assert found == {e["id"] for e in wanted_examples}
+    assert len(source) == len(wanted_examples)
+    total = sum(identity.checksum(e) for e in wanted_examples)
+    assert builder.info.metadata["digests"]["train"] == f"{total % 2**64:016x}"
+    shorter = files(tmp_path)
+    assert {k: v for k, v in shorter.items() if "-test" in k} == {
+        k: v for k, v in files(whole).items() if "-test" in k
+    }
+
+
+def test_a_shard_may_be_left_without_examples_but_not_a_split(tmp_path):
+    first = make_plan().shards()[0].units.tolist()
+    _, info = build(tmp_path / "some", read=Choosy(*first))
+    assert info.splits["train"].shard_lengths[0] == 0
+    builder = tfds.builder_from_directory(str(tmp_path / "some" / "made" / "1.0.0"))
+    source = builder.as_data_source("train")
+    assert len(source) == 14 - sum(SIZES["train"][first])
+    assert all(source[i]["image"].shape == (3, 4, 2) for i in range(len(source)))
+    with pytest.raises(
+        ValueError, match=r"split 'train': all of its units were left out, such as \['unit', "
+    ):
+        build(tmp_path / "none", read=Choosy(*range(7)))
+    assert not (tmp_path / "none" / "made" / "1.0.0").exists()
+
+
+def test_a_unit_is_left_out_before_its_first_example_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError, match="unit 2 was left out after 1 examples of it"):
+        build(tmp_path, read=Choosy(2, late=True))
+
+
+def test_what_was_left_out_survives_a_kill_and_a_refusal_leaves_no_dataset(tmp_path):
+    def refuses(left_out):
+        raise ValueError(f"{len(left_out)} records: refused")
+
+    info = make_info(tmp_path)
+    with pytest.raises(ValueError, match="4 records: refused"):
+        shards.build(make_plan(), info, Choosy(1, 4), finish=refuses)
+    assert not (tmp_path / "made" / "1.0.0").exists()
+    told = []
+    shards.build(
+        make_plan(), info, None, finish=lambda left_out: told.extend(left_out) or {}
+    )  # reads nothing again
+    assert len(told) == 4
+    assert info.splits["train"].num_examples == 14 - SIZES["train"][[1, 4]].sum()
+
+
+def test_checksums_tell_cells_on_plates_apart():
+    one = {
+        "id": "P-A01-1-0003",
+        "compound": "c",
+        "cell": 3,
+        "center": np.array([1.5, 2.0]),
+        "image": np.eye(3),
+    }
+    changed = [
+        one | {"id": "P-A01-1-0004"},
+        one | {"compound": "d"},
+        one | {"cell": 4},
+        one | {"center": np.array([1.5, 2.0 + 1e-12])},
+        one | {"image": np.eye(3) * 2},
+    ]
+    field = {k: v for k, v in one.items() if k not in ("cell", "center")}
+    field |= {"cells": np.array([3, 4]), "centers": np.array([[1.5, 2.0], [3.0, 4.0]])}
+    changed += [field, field | {"cells": np.array([3, 5])}, field | {"centers": field["centers"] + 1}]
+    assert len({identity.checksum(e) for e in [one, *changed]}) == 9
