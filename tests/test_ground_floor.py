@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
 from configs.coos7 import deeploc as deeploc_config
 from configs.coos7 import modern
@@ -43,12 +44,141 @@ def test_cosine_schedule_warms_up_and_ends_at_zero():
 
 def test_weight_decay_spares_vectors():
     config = modern.get_config().optimizer
-    config.update(schedule="constant", learning_rate=0.1, weight_decay=0.5, clip_norm=0.0)
+    config.update(schedule="flat", learning_rate=0.1, weight_decay=0.5, clip_norm=0.0)
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     rule = optim.create(config, num_steps=10)
     updates, _ = rule.update(jax.tree.map(jnp.zeros_like, params), rule.init(params), params)
     np.testing.assert_allclose(updates["kernel"], -0.05)
     np.testing.assert_array_equal(updates["bias"], 0)
+
+
+def epochs(schedule, **fields):
+    """The learning rate of every step of ten epochs of four steps, and the epoch each belongs to."""
+    config = ConfigDict({"schedule": schedule, "learning_rate": 0.02, "steps_per_epoch": 4, **fields})
+    rate = optim.schedule(config, num_steps=40)
+    return [(step // 4, float(jax.jit(rate)(step))) for step in range(40)]
+
+
+def test_cosine_harmonic_is_deepprofilers():
+    """Its five first epochs have a fifth, a quarter, ... of the rate, and the cosine counts from the first."""
+    for t, rate in epochs("cosine_harmonic"):
+        expected = 0.02 / (5 - t) if t < 5 else 0.5 * (1 + math.cos(math.pi * t / 10)) * 0.02
+        assert rate == pytest.approx(expected, rel=1e-5)
+    config = ConfigDict({"schedule": "cosine_harmonic", "learning_rate": 1.0, "steps_per_epoch": 4})
+    begun = float(optim.schedule(config, num_steps=29)(28))  # the first step of an eighth epoch
+    assert begun == pytest.approx(0.5 * (1 + math.cos(math.pi * 7 / 8)), rel=1e-5)
+
+
+def test_step_changes_at_its_epochs():
+    """Those of the thesis' run 1103, and what they begin with."""
+    found = epochs("step", boundaries=(2, 5, 9), rates=(0.01, 0.005, 0.002))
+    expected = [0.02] * 2 + [0.01] * 3 + [0.005] * 4 + [0.002]
+    assert [rate for _, rate in found] == pytest.approx([expected[t] for t, _ in found], rel=1e-6)
+
+
+def test_flat_is_flat_and_was_once_called_constant():
+    for name in ("flat", "constant"):
+        assert [rate for _, rate in epochs(name)] == pytest.approx([0.02] * 40)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schedule": "step"}, "optimizer.steps_per_epoch=0: schedule 'step' counts epochs"),
+        ({"schedule": "cosine_harmonic", "steps_per_epoch": 0}, "optimizer.steps_per_epoch=0: schedule 'cos"),
+        ({"schedule": "step", "steps_per_epoch": 3}, r"optimizer.boundaries=\(\), optimizer.rates=\(\)"),
+        (
+            {"schedule": "step", "steps_per_epoch": 3, "boundaries": (1,), "rates": (1.0, 2.0)},
+            "as many rates",
+        ),
+        ({"schedule": "step", "steps_per_epoch": 3, "boundaries": (3, 2), "rates": (1.0, 2.0)}, "ascending"),
+        ({"schedule": "step", "steps_per_epoch": 3, "boundaries": (0,), "rates": (1.0,)}, "from 1 on"),
+        ({"name": "sgd", "decay_on": "biases"}, "optimizer.decay_on='biases': choose one of"),
+    ],
+)
+def test_errors_of_fields_that_a_config_may_leave_out(change, message):
+    config = modern.get_config().optimizer
+    for name, value in change.items():
+        config[name] = value
+    with pytest.raises(ValueError, match=message):
+        optim.create(config, num_steps=10)
+
+
+RATES = [0.5, 0.5, 0.1, 0.1, 0.02, 0.02]
+
+
+def sgd(change, gradients, start):
+    """Parameters after every step of the SGD of a config whose rate falls in steps."""
+    config = ConfigDict(
+        {
+            "name": "sgd",
+            "schedule": "step",
+            "learning_rate": RATES[0],
+            "steps_per_epoch": 2,
+            "boundaries": (1, 2),
+            "rates": (RATES[2], RATES[4]),
+            "momentum": 0.9,
+            "weight_decay": 0.2,
+            "clip_norm": 0.0,
+            **change,
+        }
+    )
+    rule = optim.create(config, num_steps=len(gradients))
+    parameters = jax.tree.map(jnp.asarray, start)
+    state, found = rule.init(parameters), []
+    for gradient in gradients:
+        updates, state = rule.update(gradient, state, parameters)
+        parameters = optax.apply_updates(parameters, updates)
+        found.append(parameters)
+    return found
+
+
+def keras_form(w, v, gradient, rate):
+    """Of Keras' SGD(momentum=0.9, nesterov=True): the velocity is a step, with the rate of its time."""
+    v = 0.9 * v - rate * gradient
+    return w + 0.9 * v - rate * gradient, v
+
+
+def pytorch_form(w, v, gradient, rate):
+    """Of torch.optim.SGD(momentum=0.9): the velocity is a gradient."""
+    v = 0.9 * v + gradient
+    return w - rate * v, v
+
+
+@pytest.mark.parametrize("decay_on", [None, "all", "kernels"])
+@pytest.mark.parametrize(
+    ("nesterov", "form"), [(None, pytorch_form), (False, pytorch_form), (True, keras_form)]
+)
+def test_sgd_equals_a_slow_loop(nesterov, form, decay_on):
+    """With a rate that changes, where the two forms part; fields that are None are not in the config."""
+    change = {"nesterov": nesterov, "decay_on": decay_on}
+    change = {name: value for name, value in change.items() if value is not None}
+    generator = np.random.default_rng(0)
+    start = {"bias": generator.normal(size=3), "kernel": generator.normal(size=(2, 3))}
+    start = {name: value.astype(np.float32) for name, value in start.items()}
+    gradients = [
+        {name: generator.normal(size=value.shape).astype(np.float32) for name, value in start.items()}
+        for _ in RATES
+    ]
+    found = sgd(change, gradients, start)
+    for name, w in start.items():
+        decay = 0.0 if decay_on == "kernels" and name == "bias" else 0.2
+        w, v = w.astype(np.float64), np.zeros(w.shape)
+        for step, rate in enumerate(RATES):
+            w, v = form(w, v, gradients[step][name] + decay * w, rate)
+            np.testing.assert_allclose(found[step][name], w, rtol=2e-5, atol=1e-6)
+
+
+def test_weight_decay_is_twice_the_factor_of_an_l2_penalty():
+    """The penalty 1e-4 * sum(w ** 2) of the thesis, in the loss, against weight_decay 2e-4."""
+    start = {"kernel": np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)}
+    penalty = jax.grad(lambda p: 1e-4 * sum(jnp.sum(w**2) for w in jax.tree.leaves(p)))
+    options = {"nesterov": True, "decay_on": "kernels"}
+    zeros = jax.tree.map(np.zeros_like, start)
+    (decayed,) = sgd({**options, "weight_decay": 2e-4}, [zeros], start)
+    (penalized,) = sgd({**options, "weight_decay": 0.0}, [penalty(start)], start)
+    np.testing.assert_allclose(decayed["kernel"], penalized["kernel"], rtol=1e-7)
+    assert np.abs(decayed["kernel"] - start["kernel"]).min() > 0
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """What all runs on Cell Painting/ChEMBL share: the protocol of Hofmarcher et al. 2019, section 3, and of their code.
 
-SGD with momentum and a constant rate, every view standardized by itself, channel by channel, no augmentation, 100
+SGD with momentum and a flat rate, every view standardized by itself, channel by channel, no augmentation, 100
 epochs, gradients clipped to a norm of 5, the epoch of the best mean validation AUC kept; views of a well are
 averaged. The paper says neither how many epochs nor that it clips: both are from the code (ml-jku/hti-cnn).
 """
@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 0.01
-    config.optimizer.schedule = "constant"
+    config.optimizer.schedule = "flat"
     config.optimizer.momentum = 0.9
     config.optimizer.weight_decay = 1e-4
     config.optimizer.clip_norm = 5.0

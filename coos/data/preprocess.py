@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-INTENSITIES = ("stretch", "standardize", "standardize_each", "pretrained")
+from coos.data.augment import random_brightness, random_contrast, sample, zoom_positions
+
+INTENSITIES = ("stretch", "standardize", "standardize_each", "pretrained", "minmax", "max", "zscore", "unit")
 FEW_EXTREMES = 16
 
 
@@ -81,6 +83,52 @@ def standardize_each(image: Array) -> Array:
     """
     pixels = image.astype(jnp.float32)
     return (pixels - pixels.mean((0, 1))) / (pixels.std((0, 1), ddof=1) + 1e-7)
+
+
+def _range(image: Array) -> tuple[Array, Array, Array]:
+    """An image in float32, and minimum and maximum of its channels (C,)."""
+    pixels = image.astype(jnp.float32)
+    return pixels, pixels.min((0, 1)), pixels.max((0, 1))
+
+
+def minmax(image: Array) -> Array:
+    """(x - min) / (max - min + 1e-7) of this image alone, channel by channel: DeepProfiler's since August 2024.
+
+    image (H, W, C) -> float32 (H, W, C) in [0, 1]. A constant channel becomes 0.
+    """
+    pixels, low, high = _range(image)
+    return (pixels - low) / (high - low + 1e-7)
+
+
+def by_maximum(image: Array) -> Array:
+    """(x - min) / max of this image alone, channel by channel: DeepProfiler's from September 2021 to August 2024.
+
+    The brightest pixel becomes 1 - min / max, so something of the background's level stays. image (H, W, C) ->
+    float32 (H, W, C). A constant channel, one of zeros as well, becomes 0.
+    """
+    pixels, low, high = _range(image)
+    return (pixels - low) / jnp.where(high == 0, 1.0, high)
+
+
+def zscore(image: Array) -> Array:
+    """(x - mean) / std of this image alone, channel by channel: DeepProfiler's from May 2020 to September 2021.
+
+    With the population's (n) std; `standardize_each` is another study's, with the sample's. image (H, W, C) ->
+    float32 (H, W, C). A constant channel becomes 0, where DeepProfiler's became NaN.
+    """
+    pixels, low, high = _range(image)
+    varies = high > low
+    return jnp.where(varies, pixels - pixels.mean((0, 1)), 0) / jnp.where(varies, pixels.std((0, 1)), 1)
+
+
+def unit(image: Array) -> Array:
+    """x / the largest value of the integer dtype, 255 or 65535: crops that DeepProfiler exported, as it reads them.
+
+    Intensities stay comparable. image (H, W, C) -> float32 (H, W, C). ValueError for images that are no integers.
+    """
+    if not jnp.issubdtype(image.dtype, jnp.integer):
+        raise ValueError(f"intensity 'unit': images are {image.dtype}, of no largest value; choose 'minmax'")
+    return image.astype(jnp.float32) / jnp.iinfo(image.dtype).max
 
 
 def to_bytes(images: Array) -> Array:
@@ -154,15 +202,24 @@ def crops(image: Array, *, size: int, number: int) -> Array:
     return jnp.stack([image[y : y + size, x : x + size] for y, x in corners[:number]])
 
 
+PLAIN: dict[str, Callable[[Array], Array]] = {
+    "standardize_each": standardize_each,
+    "minmax": minmax,
+    "max": by_maximum,
+    "zscore": zscore,
+    "unit": unit,
+}
+
+
 def intensity_function(name: str, **constants: Any) -> Callable[[Array], Array]:
     """The intensity transform called `name`: "stretch" (min_span), "standardize" or "pretrained" (mean, std).
 
-    "standardize_each" needs no constants.
+    The others need no constants: "standardize_each", DeepProfiler's "minmax", "max" and "zscore", and "unit".
     """
     if name == "stretch":
         return functools.partial(percentile_stretch, **constants)
-    if name == "standardize_each":
-        return standardize_each
+    if name in PLAIN:
+        return PLAIN[name]
     if name in ("standardize", "pretrained"):
         rule = standardize if name == "standardize" else pretrained
         return functools.partial(rule, **{k: jnp.asarray(v) for k, v in constants.items()})
@@ -178,12 +235,34 @@ def augment(
     flips: bool = True,
     num_rotations: int = 4,
     gain_spread: float = 0.0,
+    zoom_probability: float = 0.0,
+    zoom_low: float = 0.8,
+    brightness: float = 0.0,
+    contrast: float = 0.0,
 ) -> Array:
-    """Random crop, then flips, quarter turns and exposure, each as its option says."""
+    """Random crop, then zoom, flips, quarter turns, exposure, brightness and contrast, each as its option says.
+
+    DeepProfiler's augmentation (Bornholdt 2021, section 3.2.2, and its code) is zoom_probability 0.5, flips,
+    brightness 0.1 and contrast 0.2 of images scaled to [0, 1]. It mirrors in one direction only; with four quarter
+    turns either way makes the eight symmetries of the square equally likely.
+    """
     crop_key, flip_key, turn_key, gain_key = jax.random.split(key, 4)
+    # Of a further key, so that images without these three are drawn as before.
+    zoom_key, brightness_key, contrast_key = jax.random.split(jax.random.fold_in(key, 4), 3)
+
+    def turned(grid: Array) -> Array:
+        grid = random_flips(flip_key, grid) if flips else grid
+        return random_rotation(turn_key, grid, num_rotations=num_rotations) if num_rotations > 1 else grid
+
     image = random_crop(crop_key, image, size=size, max_offset=max_offset)
-    if flips:
-        image = random_flips(flip_key, image)
-    if num_rotations > 1:
-        image = random_rotation(turn_key, image, num_rotations=num_rotations)
-    return random_gain(gain_key, image, spread=gain_spread) if gain_spread else image
+    if zoom_probability:
+        # Positions are turned, which is the same: XLA would interpolate anew for every turn that could be.
+        positions = zoom_positions(zoom_key, size, probability=zoom_probability, low=zoom_low)
+        image = sample(image, turned(positions))
+    else:
+        image = turned(image)
+    if gain_spread:
+        image = random_gain(gain_key, image, spread=gain_spread)
+    if brightness:
+        image = random_brightness(brightness_key, image, spread=brightness)
+    return random_contrast(contrast_key, image, spread=contrast) if contrast else image

@@ -31,7 +31,7 @@ SGD = {
     "optimizer__name": "sgd",
     "optimizer__learning_rate": 2e-4,
     "optimizer__weight_decay": 0.0,
-    "optimizer__schedule": "constant",
+    "optimizer__schedule": "flat",
     "optimizer__momentum": 0.0,
     "model__width": 4,
 }

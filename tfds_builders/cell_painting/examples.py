@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from coos.data import crops
 from coos.data.field_files import FieldFiles
 from coos.data.label_matrix import LabelMatrix
 from coos.data.sample_index import LeftOut, SampleIndex, left_out
@@ -140,10 +141,9 @@ class Cells:
 def crop_corners(centers: np.ndarray, shape: tuple[int, ...], size: int) -> np.ndarray:
     """(n, 2) upper left corners of windows of `size` pixels around `centers` (n, 2), moved to lie inside `shape`.
 
-    Pixel i is centred at i, so the window around c starts at round(c) - size // 2.
+    `coos.data.crops.corners`, moved.
     """
-    corners = np.floor(centers + 0.5).astype(np.int64) - size // 2
-    return np.clip(corners, 0, np.array(shape) - size)
+    return np.clip(crops.corners(centers, size), 0, np.array(shape) - size)
 
 
 class WellProfiles:
