@@ -6,6 +6,7 @@
     python experiments/benchmark.py models    # every network, forward and training, beside the same in PyTorch
     python experiments/benchmark.py multitask # scores of sparse assays, bootstrap, tests, beside scikit-learn
     python experiments/benchmark.py views     # reading whole fields of view and training GapNet on them; memory
+    python experiments/benchmark.py lincs     # single cells: export, cropping, training, profiling; beside PyTorch
 
 Other networks and sizes: --config=configs/coos7/modern.py --config.model.width=64 and so on. The images are
 simulated in memory: their content does not matter for speed.
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 from absl import app, flags
-from benchmarks import models, multitask, retrieval, views
+from benchmarks import cells, models, multitask, retrieval, views
 from ml_collections import config_flags
 
 from coos import console, optim
@@ -40,11 +41,17 @@ _ONLY = flags.DEFINE_string(
     "only", "", "retrieval: measure what has this in its title. models: names of networks, comma-separated."
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed stretches of each kind, taken in turns.", lower_bound=1)
-_BATCH = flags.DEFINE_integer("batch", None, "models, views: images per batch, instead of the usual.", 1)
+_BATCH = flags.DEFINE_integer(
+    "batch", None, "models, views, lincs: images per batch, instead of the usual.", 1
+)
 _DTYPE = flags.DEFINE_enum(
-    "dtype", None, ["float32", "bfloat16"], "models, views: compute dtype; bfloat16 on GPUs, float32 on CPUs."
+    "dtype",
+    None,
+    ["float32", "bfloat16"],
+    "models, views, lincs: compute dtype; bfloat16 on GPUs, float32 on CPUs.",
 )
 _COMPILE = flags.DEFINE_boolean("compile", None, "models: torch.compile; on GPUs yes, on CPUs no.")
+_SOURCE = flags.DEFINE_string("source", "", "lincs: folder with real plates, instead of simulated ones.")
 _JSON = flags.DEFINE_string("json", "", "models: save the figures as JSON here.")
 
 
@@ -188,6 +195,13 @@ OTHERS: dict[str, Callable[[], None]] = {
     "multitask": lambda: multitask.main(rounds=_ROUNDS.value),
     "views": lambda: views.main(
         rounds=_ROUNDS.value, batch=_BATCH.value, dtype=_DTYPE.value, steps=_STEPS.value
+    ),
+    "lincs": lambda: cells.main(
+        rounds=_ROUNDS.value,
+        batch=_BATCH.value,
+        dtype=_DTYPE.value,
+        steps=_STEPS.value,
+        source=_SOURCE.value,
     ),
 }
 

@@ -7,13 +7,15 @@ import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import pytest
 
-from coos import models, registry
+from coos import models, optim, registry
 from coos import workdir as work
+from coos.data import preprocess
 from coos.evaluators import retrieval
 from coos.profiles import pipeline
-from coos.train import run
+from coos.train import classification, run, single_cells
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 FLOORS = [
@@ -22,6 +24,7 @@ FLOORS = [
     {"data"},
     {"models"},
     {"train"},
+    {"extract"},
     {"evaluators"},
     {"report"},
 ]
@@ -29,7 +32,8 @@ LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 MODULES = sorted((REPOSITORY / "coos").rglob("*.py"))
 CONFIGS = sorted(p for p in (REPOSITORY / "configs").rglob("*.py") if p.stem != "__init__")
 PIPELINES = [path for path in CONFIGS if path.stem == "profiles"]  # for experiments/profile.py
-TRAININGS = [path for path in CONFIGS if path.stem != "profiles"]  # for experiments/train.py
+STUDIES = [path for path in CONFIGS if path.stem == "study"]  # for experiments/lincs.py
+TRAININGS = [path for path in CONFIGS if path.stem not in ("profiles", "study")]  # for experiments/train.py
 
 
 def imported(path):
@@ -71,7 +75,7 @@ def load_config(path):
 def test_every_config_is_of_a_known_kind():
     studies = {"coos7", "cell_folder", "lincs", "bbbc021", "cell_painting"}
     assert {path.parent.name for path in CONFIGS} == studies
-    assert len(CONFIGS) == len(TRAININGS) + len(PIPELINES)
+    assert len(CONFIGS) == len(TRAININGS) + len(PIPELINES) + len(STUDIES)
 
 
 def of_task(task):
@@ -104,6 +108,35 @@ def test_config_describes_an_assay_predictor_that_can_be_built(path):
     assert parameters["logits"]["kernel"].shape[-1] == 3
     assert run.plan(config).maximize == (config.select == "mean_auroc")
     assert config.batch_size % config.accumulation_steps == 0
+
+
+@pytest.mark.parametrize("path", of_task("single_cells"), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_config_describes_a_network_for_single_cells_that_can_be_built(path):
+    config = load_config(path)
+    dataset = {"class_names": list("abc"), "image_shape": [128, 128, 5]}
+    learner = run.make_learner(config, dataset, {"mean": [0.0] * 5, "std": [1.0] * 5})
+    shapes = jax.eval_shape(learner.init, jax.random.PRNGKey(0))
+    assert shapes["params"]["logits"]["kernel"].shape[-1] == 3
+    single_cells.rules(config)  # every field is there and can be right
+    augmented = preprocess.augment(
+        jax.random.PRNGKey(1), jnp.zeros((128, 128, 5)), **classification.augment_options(config)
+    )
+    assert augmented.shape == (config.preprocess.crop, config.preprocess.crop, 5)
+    config.optimizer.steps_per_epoch = 2
+    rate = optim.schedule(config.optimizer, num_steps=2 * config.num_epochs)
+    assert (
+        0
+        < max(float(rate(step)) for step in range(2 * config.num_epochs))
+        <= config.optimizer.learning_rate * 1.0001
+    )
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_config_describes_a_study_of_known_tables(path):
+    config = load_config(path)
+    assert set(config.tables) <= set(config.networks)
+    for pipeline in config.pipelines:
+        assert importlib.import_module(f"configs.{path.parent.name}.profiles").get_config(pipeline)
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda p: f"{p.parent.name}/{p.stem}")

@@ -21,13 +21,16 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
-from coos.data import records
+from coos.data import collected_columns, records
 
 BLOCK_BYTES = 2**25  # decoded at once
 READERS = 8  # threads that read records
 STORES = ("auto", "cache", "records")
 LARGE_IMAGE, LARGE_SPLIT = 2**18, 2**36  # bytes, from which on "auto" reads records: 256 KiB, 64 GiB
-TEXT_COLUMNS = ("plate", "well", "site", "compound")
+TARGETS = {
+    "label_positions": "tasks",
+    "place": "places",
+}  # what describes the targets of examples with such a feature
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +65,21 @@ class Source:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the images of all examples."""
+        """Bytes of the images of all examples, or of the fields that they are cut from."""
+        if hasattr(self.images, "resident"):
+            return self.images.resident_bytes(self.rows)
         return len(self) * int(np.prod(self.images.shape[1:])) * self.images.dtype.itemsize
+
+    def resident(self) -> dict[str, np.ndarray]:
+        """Arrays for the device, of which `take` makes the images of examples there."""
+        if hasattr(self.images, "resident"):
+            return self.images.resident(self.rows)
+        return {"image": self.gather(np.arange(len(self)))}
+
+    @property
+    def take(self) -> Any:
+        """`take(resident, examples) -> {"image": ...}`, in JAX: images of the examples, on the device."""
+        return self.images.take if hasattr(self.images, "resident") else take_rows
 
     def gather(self, examples: np.ndarray) -> np.ndarray:
         """Images of the given examples, copied out of the cache: one gather for the whole batch."""
@@ -80,6 +96,11 @@ class Source:
         )
 
 
+def take_rows(resident: dict[str, Any], examples: Any) -> dict[str, Any]:
+    """Rows `examples` of every array: what a batch of whole images is on the device."""
+    return {name: array[examples] for name, array in resident.items()}
+
+
 def describe(directory: str | os.PathLike) -> dict[str, Any]:
     """Name, version, classes, channels, splits and origin of a built dataset.
 
@@ -93,7 +114,7 @@ def describe(directory: str | os.PathLike) -> dict[str, Any]:
     info = tfds.builder_from_directory(str(directory)).info
     name = "/".join(part for part in (info.name, info.config_name) if part)
     metadata = dict(info.metadata or {})
-    targets = "tasks" if "label_positions" in info.features else "class_names"
+    targets = next((name for feature, name in TARGETS.items() if feature in info.features), "class_names")
     missing = [key for key in ("channels", targets, "simulated", "digests") if key not in metadata]
     if missing:
         raise ValueError(
@@ -116,8 +137,10 @@ def _bytes_of(dataset: dict[str, Any]) -> int:
 
 
 def _is_small(dataset: dict[str, Any], split: str) -> bool:
-    """Whether a decoded copy of a split is worth its place on the disk."""
+    """Whether a decoded copy of a split is worth its place on the disk: fields are, which cells are cut from."""
     size = _bytes_of(dataset)
+    if dataset.get("form") == "fields":
+        return size * dataset["splits"][split] < LARGE_SPLIT
     return size < LARGE_IMAGE and size * dataset["splits"][split] < LARGE_SPLIT
 
 
@@ -139,6 +162,23 @@ def load(
     256 KiB or more, or all of them 64 GiB. The cache lies in a folder of the dataset's own in `cache_dir`, by default
     in `cache` inside the dataset. Two processes may build it at once: each writes its own and the first to finish wins.
     """
+    dataset, images, columns = open_split(directory, split, cache_dir=cache_dir, store=store)
+    if "labels" not in columns:
+        raise ValueError(
+            f"{directory}: holds cells of plates, whose labels are chosen by a config (task 'cells')"
+        )
+    labels, ids = columns.pop("labels"), columns.pop("ids")
+    return Source(images, labels, ids, np.arange(len(labels)), dataset, columns)
+
+
+def open_split(
+    directory: str | os.PathLike,
+    split: str,
+    *,
+    cache_dir: str | os.PathLike | None = None,
+    store: str = "auto",
+) -> tuple[dict[str, Any], Any, dict[str, np.ndarray]]:
+    """Description, images and columns of a split, as `load` puts them together."""
     if store not in STORES:
         raise ValueError(f"store={store!r}: choose one of {STORES}")
     dataset = describe(directory)
@@ -152,9 +192,8 @@ def load(
         _build_cache(directory, split, folder, dataset, images=cached)
     with np.load(folder / "columns.npz", allow_pickle=False) as arrays:
         columns = dict(arrays)
-    labels, ids = columns.pop("labels"), columns.pop("ids")
     images: Any = np.load(folder / "images.npy", mmap_mode="r") if cached else RecordImages(directory, split)
-    return Source(images, labels, ids, np.arange(len(labels)), dataset, columns)
+    return dataset, images, columns
 
 
 def _cache_place(dataset: dict[str, Any], cache_dir: str | os.PathLike | None) -> pathlib.Path:
@@ -206,7 +245,7 @@ def _decode(
     examples, name = builder.as_data_source(split), _input_name(builder.info.features)
     shape, dtype = (len(examples), *dataset["image_shape"]), dataset["image_dtype"]
     pixels = np.lib.format.open_memmap(folder / "images.npy", "w+", dtype, shape) if images else None
-    columns = _Columns(len(examples), dataset)
+    columns = collected_columns.start(len(examples), dataset)
     block = max(1, BLOCK_BYTES // _bytes_of(dataset))
     with tqdm(total=len(examples), desc=f"caching {split}", unit="image", disable=None) as bar:
         for start in range(0, len(examples), block):
@@ -219,39 +258,6 @@ def _decode(
     if pixels is not None:
         pixels.flush()
     np.savez(folder / "columns.npz", **columns.arrays())
-
-
-class _Columns:
-    """Labels, ids and provenance, collected example by example."""
-
-    def __init__(self, number: int, dataset: dict[str, Any]):
-        tasks = dataset.get("tasks")
-        self._labels = (
-            np.zeros(number, np.int32) if tasks is None else np.zeros((number, len(tasks)), np.int8)
-        )
-        self._texts: dict[str, list[str]] = {"ids": []}
-        self._counts = np.full(number, -1, np.int32)
-        self._of_tasks = tasks is not None
-
-    def take(self, row: int, example: dict[str, Any]) -> None:
-        """Note one example."""
-        self._texts["ids"].append(example["id"].decode())
-        if not self._of_tasks:
-            self._labels[row] = example["label"]
-            return
-        self._labels[row, example["label_positions"]] = example["label_values"]
-        self._counts[row] = example["cell_count"]
-        for name in TEXT_COLUMNS:
-            self._texts.setdefault(name, []).append(example[name].decode())
-
-    def arrays(self) -> dict[str, Any]:
-        """All of them by name; the name of a well is made unique by that of its plate."""
-        texts = {name: np.array(values, dtype=np.str_) for name, values in self._texts.items()}
-        if not self._of_tasks:
-            return {"labels": self._labels, **texts}
-        plates, wells = texts["plate"].tolist(), texts["well"].tolist()
-        texts["well"] = np.array([f"{p}-{w}" for p, w in zip(plates, wells, strict=True)], dtype=np.str_)
-        return {"labels": self._labels, "cell_count": self._counts, **texts}
 
 
 class RecordImages:

@@ -13,7 +13,7 @@ from absl import logging
 from coos import workdir as work
 from coos.data import pipeline
 from coos.data import source as sources
-from coos.evaluators import classification, multitask
+from coos.evaluators import classification, multitask, single_cells
 from coos.train import run
 from coos.train.predict import predict
 from coos.train.record import refuse_other_images
@@ -21,7 +21,11 @@ from coos.train.record import refuse_other_images
 # Modules with score_set(predictions, config=..., dataset=...) -> {metric: value}, baseline(training, judged), which
 # predicts without a network or is None, and shared(training, judged), which says what a network must not know, or "".
 # `training` gives the examples that the network was trained on.
-TASKS: dict[str, ModuleType] = {"classification": classification, "multitask": multitask}
+TASKS: dict[str, ModuleType] = {
+    "classification": classification,
+    "multitask": multitask,
+    "single_cells": single_cells,
+}
 
 
 def evaluate(
@@ -36,7 +40,7 @@ def evaluate(
     classifier, variables, record = run.load_best(workdir)
     config, trained = classifier.config, record["dataset"]
     directory = directory or trained["directory"]
-    judged = sources.describe(directory)
+    judged = run.task_of(config).describe(config, directory)
     refuse_other_images(trained, judged, where=str(workdir))
     compiled = run.make_predict(classifier, validating=False)
     replicated, place = pipeline.replicate(variables), _predictions_folder(workdir, trained, judged)
@@ -49,11 +53,13 @@ def evaluate(
     missing = [name for name in wanted if name not in judged["splits"]]
     if missing:
         raise ValueError(f"{directory}: no split {missing[0]!r}; it has {list(judged['splits'])}")
-    task = TASKS[config.task]
+    task, load_set = TASKS[config.task], run.task_of(config).load_set
     own = directory if place == workdir else trained["directory"]
-    training = functools.cache(functools.partial(_load, config, own, config.data.train_split))
+    training = functools.cache(
+        functools.partial(load_set, config, own, config.data.get("train_split", "training"))
+    )
     for name in wanted:
-        source = _load(config, directory, name)
+        source = load_set(config, directory, name)
         found = predict(compiled, replicated, source, batch_size=config.evaluation.batch_size, progress=name)
         if not np.isfinite(found.probabilities).all():
             raise ValueError(f"{workdir}, set {name}: probabilities are not finite; did training diverge?")
@@ -68,12 +74,6 @@ def evaluate(
     best = {"split": "validation", "metric": "best_step", "value": step, "n": None}
     work.replace_rows(workdir / "results.jsonl", [*rows, {**labels, **best}])
     return rows
-
-
-def _load(config: Any, directory: str, split: str) -> sources.Source:
-    """A split, read as the config says."""
-    store = config.data.get("store", "auto")
-    return sources.load(directory, split, cache_dir=config.data.cache_dir or None, store=store)
 
 
 def _shared(task: ModuleType, training: Callable[[], sources.Source], judged: sources.Source) -> str:

@@ -144,6 +144,19 @@ def pool_features(features: dict[str, Array], *, pooling: str = "mean") -> dict[
     return {name: reduce(x) if x.ndim == 4 else x for name, x in features.items()}
 
 
+def layer_of(output: dict[str, Any], layer: str) -> Array:
+    """The features called `layer` of a network's output, or its "logits", as vectors: (B, D) float32.
+
+    Maps are averaged over space. ValueError lists the layers there are.
+    """
+    if layer == "logits":
+        return output["logits"].astype(jnp.float32)
+    if layer not in output["features"]:
+        raise ValueError(f"layer {layer!r}: the network has {', '.join([*output['features'], 'logits'])}")
+    x = output["features"][layer].astype(jnp.float32)
+    return global_mean(x) if x.ndim == 4 else x
+
+
 def local_response_norm(x: Array, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> Array:
     """x / (1 + alpha / size * sum of x^2 over `size` neighbouring channels) ^ beta (Krizhevsky 2012; Caffe's form)."""
     half = size // 2

@@ -115,6 +115,15 @@ class Checkpoints:
             )
         return None
 
+    def restore_step(self, step: int, like: Any) -> Restored:
+        """The checkpoint of one step; ValueError if there is none, or if it is damaged or holds other arrays."""
+        if step not in self.steps():
+            raise ValueError(f"{self.directory}: no checkpoint of step {step}; there are {self.steps()}")
+        try:
+            return self._read(step, like)
+        except Exception as error:  # damage shows as many types
+            raise ValueError(f"{self.directory / str(step)}: cannot be read ({error})") from error
+
     def _read(self, step: int, like: Any) -> Restored:
         record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
         if record["layout"] != layout(like):

@@ -79,7 +79,7 @@ def _check_dtype(name: str) -> None:
         raise ValueError(f"model.dtype={name!r}: choose a floating type such as 'float32' or 'bfloat16'")
 
 
-TARGETS = {"classification": "class_names", "multitask": "tasks"}
+TARGETS = {"classification": "class_names", "multitask": "tasks", "single_cells": "places"}
 
 
 def check_targets(config: ml_collections.ConfigDict, dataset: dict[str, Any]) -> None:

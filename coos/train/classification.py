@@ -12,6 +12,7 @@ from coos.data import preprocess
 from coos.data import source as sources
 from coos.data.source import Source
 from coos.metrics import covariate_shift
+from coos.models import layers
 from coos.train import checks
 from coos.train.learner import Learner, create_model
 from coos.workdir import Predictions
@@ -53,6 +54,14 @@ class Classifier(Learner):
         correct = (output["logits"].argmax(-1) == batch["label"]).astype(jnp.float32)
         return loss, (updates.get("batch_stats", {}), {"accuracy": correct})
 
+    def represent(self, variables: Any, images: jax.Array, *, layer: str) -> jax.Array:
+        """Features of the centre crop, those of maps averaged over space: (B, H, W, C) raw -> (B, D) float32."""
+        intensity = preprocess.intensity_function(self.config.preprocess.intensity, **self.constants)
+        size = self.config.preprocess.crop
+        views = jax.vmap(lambda x: preprocess.crops(intensity(x), size=size, number=1)[0])(images)
+        output = self.model.apply(variables, views, train=False)
+        return layers.layer_of(output, layer)
+
     def predict(self, variables: Any, batch: dict[str, jax.Array], *, validating: bool) -> jax.Array:
         """Mean softmax over crops (DeepLoc's evaluation): (B, K) float32."""
         evaluation = self.config.evaluation
@@ -82,13 +91,22 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return config
 
 
+def describe(config: ml_collections.ConfigDict, directory: str) -> dict[str, Any]:
+    """The data set, whatever the config."""
+    del config
+    return sources.describe(directory)
+
+
+def load_set(config: ml_collections.ConfigDict, directory: str, name: str) -> Source:
+    """A split of the data set."""
+    return sources.load(directory, name, cache_dir=config.data.cache_dir or None)
+
+
 def parts(
     config: ml_collections.ConfigDict, workdir: pathlib.Path, *, resuming: bool
 ) -> tuple[Source, Source]:
     """Training and validation part of the training set: drawn (stratified, by the config's seed), or as recorded."""
-    source = sources.load(
-        config.data.directory, config.data.train_split, cache_dir=config.data.cache_dir or None
-    )
+    source = load_set(config, config.data.directory, config.data.train_split)
     if resuming:
         recorded = splits.load(workdir / "splits.csv", source.ids)
         return source.subset(recorded["training"]), source.subset(recorded["validation"])

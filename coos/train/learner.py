@@ -38,6 +38,13 @@ class Learner:
         """Per-example losses, as `coos.train.steps.LossFunction` says."""
         raise NotImplementedError
 
+    def represent(self, variables: Any, images: jax.Array, *, layer: str) -> jax.Array:
+        """Features of raw images (B, ...) in one layer of the network, as vectors (B, D) float32.
+
+        Images are prepared as for validation; a map of features is averaged over space.
+        """
+        raise NotImplementedError
+
     def predict(self, variables: Any, batch: dict[str, jax.Array], *, validating: bool) -> jax.Array:
         """Probabilities (B, K) float32, those that validation looks at while training or those that are judged."""
         raise NotImplementedError

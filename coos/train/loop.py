@@ -26,6 +26,8 @@ from coos.data import pipeline
 from coos.train.checkpoint import Checkpoints
 from coos.train.state import TrainState, to_host
 
+NEWEST = "newest"
+
 
 class NonFiniteLoss(RuntimeError):
     """The loss became NaN or infinite; the message names the step and the examples."""
@@ -36,7 +38,8 @@ class Plan:
     """When things happen, in steps, and which validation value selects the best of them.
 
     `per_dispatch` steps run in one dispatch; the others say how often to log, evaluate and save. The lowest value of
-    `select` is the best, as of an error or a loss; with `maximize` the highest, as of a score.
+    `select` is the best, as of an error or a loss; with `maximize` the highest, as of a score. With `NEWEST`
+    there is no choice: the last step counts.
     """
 
     num_steps: int
@@ -301,13 +304,14 @@ def _evaluate(
 ) -> None:
     """Evaluate, write the rows, and save the variables if this is the best step so far."""
     values = evaluate(state)
-    if plan.select not in values:
+    if plan.select != NEWEST and plan.select not in values:
         raise ValueError(f"select={plan.select!r} is not among the validation metrics {sorted(values)}")
     count = values.pop("n", None)
     recorder.write(step, "validation", values, n=None if count is None else int(count))
     logging.info("step %d: validation %s", step, {name: round(value, 4) for name, value in values.items()})
-    if best.is_beaten_by(values[plan.select], maximize=plan.maximize):
-        best.value, best.step = values[plan.select], step
+    newest = plan.select == NEWEST
+    if newest or best.is_beaten_by(values[plan.select], maximize=plan.maximize):
+        best.value, best.step = None if newest else values[plan.select], step
         with Checkpoints(recorder.workdir / "best", keep=1) as checkpoints:
             host = {"params": to_host(state.params), "batch_stats": to_host(state.batch_stats)}
             checkpoints.save(step, host, dataclasses.asdict(best))

@@ -17,7 +17,8 @@ from coos.data import pipeline, preprocess
 from coos.data import source as sources
 from coos.data.source import Source
 from coos.metrics import multitask
-from coos.train import checks
+from coos.models import layers
+from coos.train import checks, epochs
 from coos.train.learner import Learner, create_model
 from coos.workdir import Predictions
 
@@ -55,6 +56,10 @@ class AssayPredictor(Learner):
         intensity = preprocess.intensity_function(self.config.preprocess.intensity, **self.constants)
         return jax.vmap(intensity)(raw)
 
+    def represent(self, variables: Any, images: jax.Array, *, layer: str) -> jax.Array:
+        """Features of whole examples, those of maps averaged over space: (B, D) float32."""
+        return layers.layer_of(self.model.apply(variables, self.prepare(images), train=False), layer)
+
     def predict(self, variables: Any, batch: dict[str, jax.Array], *, validating: bool = False) -> jax.Array:
         """Probability of activity in every assay, sigmoid of the logits: (B, tasks) float32."""
         del validating  # the networks see whole images, then as later
@@ -63,19 +68,12 @@ class AssayPredictor(Learner):
 
 
 def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config with its epochs in steps; ValueError where it cannot be right, by itself or for the data set.
-
-    num_steps 0 means `num_epochs` epochs, evaluate_every and checkpoint_every 0 once an epoch.
-    """
+    """The config with its epochs in steps; ValueError where it cannot be right, by itself or for the data set."""
     dataset = sources.describe(config.data.directory)
     checks.check_targets(config, dataset)
     _check_splits(config, dataset)
     total = dataset["splits"][config.data.train_split]
-    epoch = -(-pipeline.examples_per_epoch(total, config.data.epoch_share) // max(1, config.batch_size))
-    config = ml_collections.ConfigDict(config)
-    config.num_steps = config.num_steps or config.num_epochs * epoch
-    config.evaluate_every = min(config.evaluate_every or epoch, config.num_steps)
-    config.checkpoint_every = min(config.checkpoint_every or epoch, config.num_steps)
+    config = epochs.in_steps(config, examples=pipeline.examples_per_epoch(total, config.data.epoch_share))
     checks.check_settings(config)
     checks.check_choices(config, CHOICES)
     checks.check_sets(config, dataset)
@@ -105,6 +103,17 @@ def _check_input(config: ml_collections.ConfigDict, dataset: dict[str, Any]) -> 
         raise ValueError("augment.flips=True: vectors of features cannot be mirrored")
 
 
+def describe(config: ml_collections.ConfigDict, directory: str) -> dict[str, Any]:
+    """The data set, whatever the config."""
+    del config
+    return sources.describe(directory)
+
+
+def load_set(config: ml_collections.ConfigDict, directory: str, name: str) -> Source:
+    """A split of the data set, read as the config says."""
+    return sources.load(directory, name, cache_dir=config.data.cache_dir or None, store=config.data.store)
+
+
 def parts(
     config: ml_collections.ConfigDict, workdir: pathlib.Path, *, resuming: bool
 ) -> tuple[Source, Source]:
@@ -112,8 +121,7 @@ def parts(
     del workdir, resuming
     data = config.data
     training, validation = (
-        sources.load(data.directory, split, cache_dir=data.cache_dir or None, store=data.store)
-        for split in (data.train_split, data.validation_split)
+        load_set(config, data.directory, split) for split in (data.train_split, data.validation_split)
     )
     both = set(training.columns["compound"].tolist()) & set(validation.columns["compound"].tolist())
     if both:

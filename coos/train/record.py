@@ -47,7 +47,9 @@ def write(
         recorded = work.read_json(path)
         _refuse_differences(path, _flat(recorded["config"]), _flat(settings))
         refuse_other_images(recorded["dataset"], dataset, where=str(path))
-        refuse_other_cells(recorded["dataset"], dataset, split=config.data.train_split, where=str(path))
+        refuse_other_cells(
+            recorded["dataset"], dataset, split=config.data.get("train_split", ""), where=str(path)
+        )
         found["versions"] = recorded["versions"]
         settings["start_from"] = recorded["config"].get("start_from", "")  # where it began stays true
     if jax.process_index() == 0:
@@ -92,8 +94,12 @@ def _short(names: Any, *, most: int = 12) -> str:
 
 
 def refuse_other_cells(recorded: dict[str, Any], found: dict[str, Any], *, split: str, where: str) -> None:
-    """Raise ValueError unless both data sets hold the same cells in `split`, by their digests."""
-    if recorded["digests"].get(split) != found["digests"].get(split):
+    """Raise ValueError unless both data sets hold the same cells in `split` ("": altogether), by their digests."""
+    before, now = (
+        digests if not split else digests.get(split) for digests in (recorded["digests"], found["digests"])
+    )
+    if before != now:
+        within = f" in {split!r}" if split else ""
         raise ValueError(
-            f"{where}: was trained on other cells than {found['directory']} has in {split!r}; use a new --workdir"
+            f"{where}: was trained on other cells than {found['directory']} has{within}; use a new --workdir"
         )

@@ -1,8 +1,10 @@
 """A training run from a config: data, network, loss and loop put together, whatever the task.
 
-A task is a module of this package (`coos.train.classification`, `coos.train.multitask`) with
+A task is a module of this package (`coos.train.classification`, `multitask`, `single_cells`) with
 
     complete(config)                            the config with what the data set decides, checked
+    describe(config, directory)                 a data set as `coos.data.source.describe` does, seen with this config
+    load_set(config, directory, name)           the examples to judge of one of its sets
     parts(config, workdir, resuming=...)        training and validation examples, as `Source`s
     write_parts(workdir, training, validation)  note of them in the work directory, where the data set has none
     constants(config, training)                 intensity constants, measured on the training examples
@@ -30,7 +32,7 @@ from coos import workdir as work
 from coos.data import pipeline
 from coos.data.source import Source
 from coos.models import summary
-from coos.train import classification, loop, multitask, record, steps, weights
+from coos.train import classification, loop, multitask, record, single_cells, steps, weights
 from coos.train import state as states
 from coos.train.checkpoint import Checkpoints
 from coos.train.learner import Learner
@@ -40,7 +42,11 @@ from coos.train.state import TrainState
 MOST_STEPS = 50  # of one dispatch
 STREAMED_BYTES = 2**29  # of one dispatch
 
-TASKS: dict[str, ModuleType] = {"classification": classification, "multitask": multitask}
+TASKS: dict[str, ModuleType] = {
+    "classification": classification,
+    "multitask": multitask,
+    "single_cells": single_cells,
+}
 
 
 def task_of(config: ml_collections.ConfigDict) -> ModuleType:
@@ -98,7 +104,7 @@ def _train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
     training, validation = task.parts(config, workdir, resuming=resuming)
     learner = build(config, training, workdir, resuming=resuming)
     optimizer = optim.create(config.optimizer, num_steps=config.num_steps)
-    iterator = make_iterator(config, len(training))
+    iterator = make_iterator(config, training)
     fresh = states.create(learner.init, optimizer, seed=config.seed)
     if config.start_from and not resuming:
         fresh = weights.begin(fresh, learner.model, config.start_from)
@@ -144,7 +150,7 @@ def build(
     if resuming:
         constants = work.read_json(workdir / "config.json")["constants"]
     elif config.preprocess.intensity == "pretrained":
-        constants = weights.read_record(pathlib.Path(config.start_from))["scaling"]
+        constants = weights.input_scaling(pathlib.Path(config.start_from))
     else:
         constants = task.constants(config, training)
     learner = task.make(config, training.dataset, constants)
@@ -163,11 +169,14 @@ def check_network(learner: Learner) -> None:
         raise ValueError(f"model.name={learner.config.model.name!r}, input {shape}: {error}") from None
 
 
-def make_iterator(config: ml_collections.ConfigDict, num_training: int) -> Any:
-    """The iterator over shuffled batches of training examples."""
-    share = config.data.get("epoch_share", 1.0)
+def make_iterator(config: ml_collections.ConfigDict, training: Source) -> Any:
+    """The iterator over shuffled batches of training examples; with `data.balance` every class counts alike."""
     return pipeline.index_iterator(
-        num_training, batch_size=config.batch_size, seed=config.seed, epoch_share=share
+        len(training),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        epoch_share=config.data.get("epoch_share", 1.0),
+        balance=training.labels if config.data.get("balance", False) else None,
     )
 
 
@@ -176,9 +185,9 @@ def make_step(
 ) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, Any]]]:
     """The compiled training step (state, batches) -> (state, metrics); images of `resident` stay on the device."""
     pieces = learner.config.accumulation_steps
-    train_chunk = steps.make_train_chunk(learner.loss, optimizer, accumulation_steps=pieces)
-    images = {} if resident is None else {"image": resident.gather(np.arange(len(resident)))}
-    on_device = pipeline.replicate(images)
+    taking = {} if resident is None else {"take": resident.take}
+    train_chunk = steps.make_train_chunk(learner.loss, optimizer, accumulation_steps=pieces, **taking)
+    on_device = pipeline.replicate({} if resident is None else resident.resident())
     return lambda state, batches: train_chunk(state, on_device, batches)
 
 
@@ -231,18 +240,18 @@ def _validator(learner: Learner, validation: Source) -> Callable[[TrainState], d
     return evaluate
 
 
-def load_best(workdir: pathlib.Path) -> tuple[Learner, Any, dict[str, Any]]:
-    """Learner, variables and record of a run's best step.
+def load_best(workdir: pathlib.Path, *, step: int | None = None) -> tuple[Learner, Any, dict[str, Any]]:
+    """Learner, variables and record of a run's best step, or of another `step` whose checkpoint was kept.
 
-    Raises ValueError when the work directory holds no trained run.
+    Raises ValueError when the work directory holds no trained run, or no such checkpoint.
     """
-    if not (workdir / "config.json").exists():
-        raise ValueError(
-            f"{workdir}: no config.json; is it the work directory of a run of experiments/train.py?"
+    learner, found = read_learner(workdir)
+    if step is not None:
+        return (
+            learner,
+            _variables_of(workdir, learner, step),
+            {**found, "best": {"step": step, "value": None}},
         )
-    found = work.read_json(workdir / "config.json")
-    config = ml_collections.ConfigDict(found["config"])
-    learner = make_learner(config, found["dataset"], found["constants"])
     like = jax.eval_shape(learner.init, jax.random.PRNGKey(0))
     host = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
     with Checkpoints(workdir / "best", keep=1) as checkpoints:
@@ -253,3 +262,27 @@ def load_best(workdir: pathlib.Path) -> tuple[Learner, Any, dict[str, Any]]:
             f"{workdir}: no evaluated step yet; run experiments/train.py with this --workdir first"
         )
     return learner, restored.tree, {**found, "best": restored.record}
+
+
+def read_learner(workdir: pathlib.Path) -> tuple[Learner, dict[str, Any]]:
+    """The learner of a run without its parameters, and what the run recorded about itself.
+
+    Raises ValueError when the work directory holds no run.
+    """
+    if not (workdir / "config.json").exists():
+        raise ValueError(
+            f"{workdir}: no config.json; is it the work directory of a run of experiments/train.py?"
+        )
+    found = work.read_json(workdir / "config.json")
+    config = ml_collections.ConfigDict(found["config"])
+    return make_learner(config, found["dataset"], found["constants"]), found
+
+
+def _variables_of(workdir: pathlib.Path, learner: Learner, step: int) -> dict[str, Any]:
+    """Parameters and batch statistics of a step's checkpoint."""
+    config = learner.config
+    optimizer = optim.create(config.optimizer, num_steps=config.num_steps)
+    like = states.create(learner.init, optimizer, seed=config.seed)
+    with Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints) as checkpoints:
+        state = checkpoints.restore_step(step, like).tree
+    return {"params": state.params, "batch_stats": state.batch_stats}

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from coos.data.source import take_rows
 from coos.train.state import TrainState
 
 AXIS = "device"
@@ -90,17 +91,21 @@ def train_step(
 
 
 def make_train_chunk(
-    loss: LossFunction, optimizer: optax.GradientTransformation, *, accumulation_steps: int = 1
+    loss: LossFunction,
+    optimizer: optax.GradientTransformation,
+    *,
+    accumulation_steps: int = 1,
+    take: Callable[[dict[str, Array], Array], dict[str, Array]] = take_rows,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """A function (state, resident, batches) -> (state, metrics) that runs several steps in one dispatch.
 
     All arguments have a leading axis over local devices; `batches` a second one over steps. `resident` is {}
-    or {"image": all training images}, from which each batch takes its rows by `example`. The state is
-    donated: its buffers are reused for the new one.
+    or {"image": all training images}, or other arrays of which `take(resident, batch["example"])` makes the images of a
+    batch. The state is donated: its buffers are reused for the new one.
     """
 
     def one(state: TrainState, resident: dict[str, Array], batch: dict[str, Array]):
-        batch = {**{name: array[batch["example"]] for name, array in resident.items()}, **batch}
+        batch = {**(take(resident, batch["example"]) if resident else {}), **batch}
         return train_step(state, batch, loss=loss, optimizer=optimizer, accumulation_steps=accumulation_steps)
 
     def chunk(state: TrainState, resident: dict[str, Array], batches: dict[str, Array]):

@@ -1,4 +1,4 @@
-"""Folders of imported weights that a training starts from.
+"""Folders of weights that a training starts from: imported ones, and work directories of other runs.
 
 A folder of imported weights holds `weights.json` (network, options, input scaling, where they come from) and, like a
 run, the Orbax checkpoint `best`.
@@ -18,6 +18,7 @@ from coos.models import summary
 from coos.models.pretrained import Imported
 from coos.models.pretrained.load import IMAGE_SIZE
 from coos.train.checkpoint import Checkpoints
+from coos.train.learner import OWN_MODEL_FIELDS
 from coos.train.state import TrainState
 
 RECORD = "weights.json"
@@ -51,19 +52,43 @@ def save(directory: pathlib.Path, network: str, imported: Imported) -> None:
 
 
 def read_record(directory: pathlib.Path) -> dict[str, Any]:
-    """What `save` wrote about the weights; ValueError if there is nothing."""
-    path = directory / RECORD
-    if not path.exists():
-        raise ValueError(f"{directory}: no {RECORD}; experiments/import_weights.py makes such a folder")
-    return work.read_json(path)
+    """What `save` wrote about the weights, or the like of the network of a run; ValueError if there is neither."""
+    if (directory / RECORD).exists():
+        return work.read_json(directory / RECORD)
+    if not (directory / "config.json").exists():
+        raise ValueError(
+            f"{directory}: no {RECORD}, which experiments/import_weights.py writes, nor config.json of a run"
+        )
+    run = work.read_json(directory / "config.json")
+    model, dataset = run["config"]["model"], run["dataset"]
+    return {
+        "network": model["name"],
+        "num_outputs": len(dataset["tasks" if "tasks" in dataset else "class_names"]),
+        "channels": dataset["image_shape"][-1],
+        "options": {name: value for name, value in model.items() if name not in OWN_MODEL_FIELDS},
+        "image_size": run["config"]["preprocess"].get("crop", dataset["image_shape"][0]),
+        "drawn_at_random": [],
+        "source": str(directory),
+    }
+
+
+def input_scaling(directory: pathlib.Path) -> dict[str, Any]:
+    """The scaling that imported weights were trained with; ValueError for those of a run, which have none."""
+    record = read_record(directory)
+    if "scaling" not in record:
+        raise ValueError(
+            f"preprocess.intensity='pretrained': {directory} is a run, not imported weights; give the run's intensity"
+        )
+    return record["scaling"]
 
 
 def load(directory: str | pathlib.Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """Module, variables and record of a folder that `save` wrote (of a network that takes any image size)."""
+    """Module, variables and record of a folder that `save` wrote, or of a run."""
     directory = pathlib.Path(directory).resolve()
     record = read_record(directory)
     module = models.create(record["network"], num_outputs=record["num_outputs"], **_options(record))
-    shapes = summary.shapes(module, (IMAGE_SIZE, IMAGE_SIZE, record["channels"]))
+    size = record.get("image_size", IMAGE_SIZE)
+    shapes = summary.shapes(module, (size, size, record["channels"]))
     host = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     wanted = {"params": host["params"], "batch_stats": host.get("batch_stats", {})}
     with Checkpoints(directory / "best", keep=1) as checkpoints:

@@ -84,7 +84,7 @@ def training(source: Source, *, batch_size: int, dtype: str, steps: int) -> dict
     step = run.make_step(learner, optimizer, None)
 
     def chunks(number: int) -> Iterator[pipeline.Chunk]:
-        iterator = run.make_iterator(config, len(source))
+        iterator = run.make_iterator(config, source)
         return pipeline.chunks(iterator, source, lengths=iter([1] * number), resident=False)
 
     (fixed,) = chunks(1)

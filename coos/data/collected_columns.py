@@ -1,0 +1,65 @@
+"""What is known of the examples of a split beside their images, collected while all of them are read once."""
+
+from typing import Any
+
+import numpy as np
+
+TEXT_COLUMNS = ("plate", "well", "site", "compound")
+
+
+def start(number: int, dataset: dict[str, Any]) -> "TargetColumns | PlaceColumns":
+    """An empty collection for `number` examples of a dataset, as `coos.data.source.describe` has it."""
+    return PlaceColumns() if "places" in dataset else TargetColumns(number, dataset)
+
+
+class TargetColumns:
+    """Labels, ids and provenance, collected example by example."""
+
+    def __init__(self, number: int, dataset: dict[str, Any]):
+        tasks = dataset.get("tasks")
+        self._labels = (
+            np.zeros(number, np.int32) if tasks is None else np.zeros((number, len(tasks)), np.int8)
+        )
+        self._texts: dict[str, list[str]] = {"ids": []}
+        self._counts = np.full(number, -1, np.int32)
+        self._of_tasks = tasks is not None
+
+    def take(self, row: int, example: dict[str, Any]) -> None:
+        """Note one example."""
+        self._texts["ids"].append(example["id"].decode())
+        if not self._of_tasks:
+            self._labels[row] = example["label"]
+            return
+        self._labels[row, example["label_positions"]] = example["label_values"]
+        self._counts[row] = example["cell_count"]
+        for name in TEXT_COLUMNS:
+            self._texts.setdefault(name, []).append(example[name].decode())
+
+    def arrays(self) -> dict[str, Any]:
+        """All of them by name; the name of a well is made unique by that of its plate."""
+        texts = {name: np.array(values, dtype=np.str_) for name, values in self._texts.items()}
+        if not self._of_tasks:
+            return {"labels": self._labels, **texts}
+        plates, wells = texts["plate"].tolist(), texts["well"].tolist()
+        texts["well"] = np.array([f"{p}-{w}" for p, w in zip(plates, wells, strict=True)], dtype=np.str_)
+        return {"labels": self._labels, "cell_count": self._counts, **texts}
+
+
+class PlaceColumns:
+    """Where the cells are, collected example by example: one cell each, or a field with all of its cells."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[Any]] = {name: [] for name in ("field", "place", "cell", "center")}
+
+    def take(self, row: int, example: dict[str, Any]) -> None:
+        """Note one example."""
+        cells = np.atleast_1d(example["cells"] if "cells" in example else example["cell"])
+        centers = example["centers"] if "centers" in example else example["center"]
+        self._parts["field"].append(np.full(len(cells), row, np.int32))
+        self._parts["place"].append(np.full(len(cells), example["place"], np.int32))
+        self._parts["cell"].append(cells.astype(np.int32))
+        self._parts["center"].append(np.reshape(centers, (-1, 2)).astype(np.float64))
+
+    def arrays(self) -> dict[str, Any]:
+        """Of every cell: the row of its image, the row of its place, its row in the location file, its centre."""
+        return {name: np.concatenate(parts) for name, parts in self._parts.items()}
