@@ -1,5 +1,6 @@
 # make quickstart: COOS-7 in small: simulate, build, train, evaluate, report. make cell_painting: the same for Cell
-# Painting/ChEMBL, with labels, two networks and a comparison. make test: the tests. All set up .venv first.
+# Painting/ChEMBL, with labels, two networks and a comparison. make lincs: LINCS, with plates, a network, profiles and their
+# retrieval. make test: the tests. All set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -8,12 +9,14 @@ QUICKSTART_FLAGS ?=
 COMPOUNDS ?= 400
 GAPNET_FLAGS ?=
 FNN_FLAGS ?=
+PLATE_FLAGS ?=
+LINCS_FLAGS ?=
 
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES ?= -1
 
-.PHONY: quickstart cell_painting test test-slow lint clean
+.PHONY: quickstart cell_painting lincs test test-slow lint clean
 
 quickstart: $(INSTALLED)
 	rm -rf data/quickstart runs/quickstart
@@ -41,6 +44,17 @@ cell_painting: $(INSTALLED)
 	$(BIN)/python experiments/report.py --workdirs=$(PAGES)/gapnet,$(PAGES)/fnn --out=$(PAGES)/report \
 		--assay_groups=$(SCREEN)/release/assay-groups.csv
 
+PLATES := data/lincs_quickstart
+STUDY := runs/lincs_quickstart
+
+lincs: $(INSTALLED)
+	rm -rf $(PLATES) $(STUDY)
+	$(BIN)/python experiments/simulate.py lincs --out=$(PLATES)/release --seed=0 $(PLATE_FLAGS)
+	$(BIN)/python experiments/build.py lincs --source=$(PLATES)/release --data_dir=$(PLATES) --crop_size=64 --problems=list
+	$(BIN)/python experiments/train.py --config=configs/lincs/quickstart.py --workdir=$(STUDY)/run $(LINCS_FLAGS)
+	$(BIN)/python experiments/evaluate.py --workdir=$(STUDY)/run
+	$(BIN)/python experiments/lincs.py --config=configs/lincs/study.py:quickstart --workdir=$(STUDY)/study
+
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
@@ -59,4 +73,4 @@ $(INSTALLED): setup.py constraints.txt
 	touch $(INSTALLED)
 
 clean:
-	rm -rf .venv .jax_cache data/quickstart runs/quickstart $(SCREEN) $(PAGES)
+	rm -rf .venv .jax_cache data/quickstart runs/quickstart $(SCREEN) $(PAGES) $(PLATES) $(STUDY)

@@ -3,11 +3,13 @@
 python experiments/simulate.py coos7 --out=DIR --cells_per_class=300 --seed=0
 python experiments/simulate.py features --out=DIR     # features of single cells of a LINCS-like screen
 python experiments/simulate.py cell_painting --out=DIR --compounds=400 --height=96 --width=128   # fields and assays
+python experiments/simulate.py lincs --out=DIR --doses=1.111111,10 --height=1080 --width=1080   # plates
 """
 
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import h5py
 from absl import app, flags
@@ -18,12 +20,39 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("out", None, "Folder for the files of the release.", required=True)
 flags.DEFINE_integer("cells_per_class", 300, "coos7: training cells of each class.", lower_bound=1)
 flags.DEFINE_integer("compounds", 400, "cell_painting: compounds; every tenth has two wells.", lower_bound=1)
-flags.DEFINE_integer("height", 96, "cell_painting: height of a view in px; 520 in the study.", lower_bound=1)
-flags.DEFINE_integer("width", 128, "cell_painting: width of a view in px; 696 in the study.", lower_bound=1)
+flags.DEFINE_integer(
+    "height", None, "Height of a field in px. cell_painting: 96, 520 in the study; lincs: 256.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "width", None, "Width of a field in px. cell_painting: 128, 696 in the study; lincs: 256.", lower_bound=1
+)
 flags.DEFINE_integer("views_per_well", 6, "cell_painting: views of each well.", lower_bound=1)
 flags.DEFINE_enum("format", "npz", simulate.FORMATS, "cell_painting: one .npz a view, or one TIFF a channel.")
+flags.DEFINE_integer("mechanisms", 8, "lincs: mechanisms that compounds share.", lower_bound=1)
+flags.DEFINE_integer(
+    "compounds_per_mechanism", 3, "lincs: compounds of each; four more are without.", lower_bound=1
+)
+flags.DEFINE_list("doses", ["3.333333", "10"], "lincs: doses of each compound in uM, rising.")
+flags.DEFINE_integer("replicates", 5, "lincs: plates of each plate map.", lower_bound=1)
+flags.DEFINE_integer("maps", 1, "lincs: plate maps.", lower_bound=1)
+flags.DEFINE_integer("batches", 2, "lincs: batches of plates.", lower_bound=1)
+flags.DEFINE_boolean(
+    "even_batches", False, "lincs: spread the replicates of a map evenly, not one here and the rest there."
+)
+flags.DEFINE_integer("dmso", 24, "lincs: control wells of each plate.", lower_bound=1)
+flags.DEFINE_integer(
+    "wells", None, "lincs: wells of a plate, up to 384; as many as needed if not given.", lower_bound=1
+)
+flags.DEFINE_integer("sites_per_well", 1, "lincs: fields of each well.", lower_bound=1)
+flags.DEFINE_enum("image_format", "png", simulate.IMAGE_FORMATS, "lincs: files of the images.")
+flags.DEFINE_enum("dtype", "uint8", simulate.DTYPES, "lincs: dtype of the images.")
 flags.DEFINE_integer("seed", 0, "Seed: the same seed gives the same pixels.", lower_bound=0)
 flags.DEFINE_boolean("overwrite", False, "Replace files of an earlier release.")
+
+
+def _given(*names: str) -> dict[str, Any]:
+    """Flags with a value; what is not given is for the simulation to choose."""
+    return {name: FLAGS[name].value for name in names if FLAGS[name].value is not None}
 
 
 def simulate_coos7() -> int:
@@ -55,8 +84,7 @@ def simulate_cell_painting() -> int:
     return simulate.write_screen(
         FLAGS.out,
         compounds=FLAGS.compounds,
-        height=FLAGS.height,
-        width=FLAGS.width,
+        **_given("height", "width"),
         views_per_well=FLAGS.views_per_well,
         view_format=FLAGS.format,
         seed=FLAGS.seed,
@@ -65,11 +93,43 @@ def simulate_cell_painting() -> int:
     )
 
 
+def simulate_lincs() -> int:
+    """Write plates, where their cells are and what they got, and return how many cells there are."""
+    return simulate.write_plates(
+        FLAGS.out,
+        mechanisms=FLAGS.mechanisms,
+        compounds_per_mechanism=FLAGS.compounds_per_mechanism,
+        doses=[_number(dose) for dose in FLAGS.doses],
+        replicates=FLAGS.replicates,
+        maps=FLAGS.maps,
+        batches=FLAGS.batches,
+        even_batches=FLAGS.even_batches,
+        dmso=FLAGS.dmso,
+        sites_per_well=FLAGS.sites_per_well,
+        image_format=FLAGS.image_format,
+        dtype=FLAGS.dtype,
+        seed=FLAGS.seed,
+        progress=True,
+        overwrite=FLAGS.overwrite,
+        **_given("wells", "height", "width"),
+    )
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(
+            f"--doses has {text!r}; it takes numbers with commas between, such as 1.111111,10"
+        ) from None
+
+
 # What simulates a study, and what it counts.
 STUDIES: Mapping[str, tuple[Callable[[], int], str]] = {
     "coos7": (simulate_coos7, "cells"),
     "features": (simulate_features, "cells"),
     "cell_painting": (simulate_cell_painting, "views"),
+    "lincs": (simulate_lincs, "cells"),
 }
 
 

@@ -135,8 +135,8 @@ def test_config_describes_a_network_for_single_cells_that_can_be_built(path):
 def test_config_describes_a_study_of_known_tables(path):
     config = load_config(path)
     assert set(config.tables) <= set(config.networks)
-    for pipeline in config.pipelines:
-        assert importlib.import_module(f"configs.{path.parent.name}.profiles").get_config(pipeline)
+    for name in config.pipelines:
+        assert importlib.import_module(f"configs.{path.parent.name}.profiles").get_config(name)
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda p: f"{p.parent.name}/{p.stem}")

@@ -11,8 +11,10 @@ experiments/extract.py. For each, the profiles go through every row of `pipeline
 from ml_collections import ConfigDict
 
 
-def get_config() -> ConfigDict:
-    """The trained network beside the same one untrained and beside intensity statistics."""
+def get_config(size: str = "") -> ConfigDict:
+    """The trained network beside the same one untrained and intensity statistics; "quickstart": `make lincs`."""
+    if size not in ("", "quickstart"):
+        raise ValueError(f"study.py:{size}: there is only study.py:quickstart")
     config = ConfigDict()
     config.study = "lincs"
     config.title = "LINCS: do compounds of one mechanism find each other?"
@@ -29,4 +31,17 @@ def get_config() -> ConfigDict:
     config.extract = ConfigDict({"aggregate": "median", "problems": "stop"})  # flags for all of them
     config.pipelines = ("trained/none", "trained/spherize")
     config.subsets = ("top50=top:50",)
+    return quickstart(config) if size else config
+
+
+def quickstart(config: ConfigDict) -> ConfigDict:
+    """The study of the simulated plates of `make lincs`."""
+    config.title = "Simulated plates: do compounds of one mechanism find each other?"
+    config.source = "data/lincs_quickstart/release"
+    for name in ("trained", "untrained"):
+        config.networks[name].workdir = "runs/lincs_quickstart/run"
+        config.networks[name].layer = "block7a"  # 80 features: sphering wants more controls than features
+    config.networks.statistics.crop_size = 64
+    config.extract.problems = "list"  # a simulated field may have no cell
+    config.subsets = ("top3=top:3",)
     return config

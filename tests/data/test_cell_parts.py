@@ -127,9 +127,8 @@ def test_held_out_plate_is_nowhere_else(places, place):
 
 
 def test_another_dose_is_judged_for_known_classes_alone(places, place, caplog):
-    places = places.with_columns(
-        pl.when(pl.col("Metadata_Well") == "B03").then(pl.lit("one")).otherwise("Metadata_broad_sample").alias("Metadata_broad_sample")
-    )  # fmt: skip
+    renamed = pl.when(pl.col("Metadata_Well") == "B03").then(pl.lit("one")).otherwise("Metadata_broad_sample")
+    places = places.with_columns(renamed.alias("Metadata_broad_sample"))
     found = parts(places, place, rules(where="Metadata_dose_level = 6", held_out="Metadata_dose_level = 5"))
     assert set(wells_of(places, place, found.cells["held_out"])) == {"one"}
     assert (found.labels[found.cells["held_out"]] == found.class_names.index("one")).all()

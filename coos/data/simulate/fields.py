@@ -46,6 +46,15 @@ _PIXELS = np.arange(SIZE) - (SIZE - 1) / 2
 _TAPER = np.clip((SIZE / 2 - 1 - np.hypot(_PIXELS[:, None], _PIXELS)) / 5, 0, 1).astype(np.float32)
 
 
+class Scene(NamedTuple):
+    """A field of view before the camera: `light` float32 (5, height, width), near 1 where bright; else as View."""
+
+    light: Array
+    centres: Array
+    nuclei: Array
+    cells: Array
+
+
 class View(NamedTuple):
     """One field of view.
 
@@ -68,17 +77,49 @@ class Sums(NamedTuple):
     nuclei: int
 
 
-def scatter(rng: np.random.Generator, count: int, *, height: float, width: float) -> Array:
+def scatter(
+    rng: np.random.Generator, count: int, *, height: float, width: float, spacing: float = SPACING
+) -> Array:
     """Return y, x of `count` places in a rectangle, float64 (count, 2), pushed apart where they were too near."""
     size = np.array([height, width])
     places = rng.random((count, 2)) * size
     for _ in range(8):
         apart = places[:, None] - places[None]
         distance = np.hypot(apart[..., 0], apart[..., 1]) + 1e-6
-        push = np.maximum(SPACING - distance, 0) / (2 * distance)
+        push = np.maximum(spacing - distance, 0) / (2 * distance)
         places += (apart * push[..., None]).sum(axis=1)
         places = np.clip(places, 0, size - 1e-6)
     return places
+
+
+def draw_scene(
+    rng: np.random.Generator,
+    effects: Mapping[str, float],
+    *,
+    height: int,
+    width: int,
+    pixels_per_cell: float = PIXELS_PER_CELL,
+    spacing: float = SPACING,
+) -> Scene:
+    """Draw what a field of view holds, before any camera sees it.
+
+    Args:
+        rng: the only source of chance: the same state gives the same scene.
+        effects: every name in EFFECTS, from 0 to 1.
+        height, width: of the picture, in px.
+        pixels_per_cell: of an untreated field.
+        spacing: px that nuclei keep from each other; the less, the more do cells overlap.
+    """
+    area = (height + 2 * MARGIN) * (width + 2 * MARGIN)
+    survival = 1 - (1 - SURVIVAL) * effects["toxicity"]
+    count = max(int(rng.poisson(survival * area / pixels_per_cell)), 1)  # it may lie beyond the picture
+    places = scatter(rng, count, height=height + 2 * MARGIN, width=width + 2 * MARGIN, spacing=spacing)
+    centres = np.floor(places) - MARGIN + 0.5  # stamps have an even number of pixels
+    cells = _draw_cells(rng, count, effects["nuclear_size"])
+    maps = _paste(_stamps(rng, cells), centres, height, width)
+    light = _light(rng, cells, maps, centres, effects)
+    inside = ((centres >= 0) & (centres < [height, width])).all(axis=1)
+    return Scene(light, centres[inside], maps[0] > 0.5, maps[2] > 0.15)
 
 
 def draw_view(
@@ -89,24 +130,12 @@ def draw_view(
     width: int,
     gain: Array | float = 1.0,
 ) -> View:
-    """Draw one field of view.
+    """Draw one field of view: a scene (`draw_scene`) and the camera's picture of it.
 
-    Args:
-        rng: the only source of chance: the same state gives the same view.
-        effects: every name in EFFECTS, from 0 to 1.
-        height, width: of the picture, in px.
-        gain: multiplies the light of each channel (5,) or of all, before the background is added.
+    `gain` multiplies the light of each channel (5,) or of all, before the background is added.
     """
-    area = (height + 2 * MARGIN) * (width + 2 * MARGIN)
-    survival = 1 - (1 - SURVIVAL) * effects["toxicity"]
-    count = max(int(rng.poisson(survival * area / PIXELS_PER_CELL)), 1)  # it may lie beyond the picture
-    places = scatter(rng, count, height=height + 2 * MARGIN, width=width + 2 * MARGIN)
-    centres = np.floor(places) - MARGIN + 0.5  # stamps have an even number of pixels
-    cells = _draw_cells(rng, count, effects["nuclear_size"])
-    maps = _paste(_stamps(rng, cells), centres, height, width)
-    light = _light(rng, cells, maps, centres, effects)
-    inside = ((centres >= 0) & (centres < [height, width])).all(axis=1)
-    return View(_expose(rng, light, gain), centres[inside], maps[0] > 0.5, maps[2] > 0.15)
+    scene = draw_scene(rng, effects, height=height, width=width)
+    return View(_expose(rng, scene.light, gain), *scene[1:])
 
 
 def _draw_cells(rng: np.random.Generator, count: int, nuclear_size: float) -> Cells:
