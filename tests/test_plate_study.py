@@ -93,26 +93,30 @@ def scores(folder):
 def test_planted_mechanisms_are_found_and_sphering_helps(tmp_path):
     """`make lincs`: the trained network above the untrained one and intensity statistics, as the plates are made."""
     run = {"XLA_FLAGS": "", "timeout": 1800}
+    plates, trained = tmp_path / "plates", tmp_path / "run"
+    source, crops = f"--source={plates}", tmp_path / "lincs/crops/1.0.0"
+    network = f"--config={REPOSITORY / 'configs/lincs/quickstart.py'}"
     steps = [
-        ("simulate.py", "lincs", f"--out={tmp_path / 'plates'}"),
-        ("build.py", "lincs", f"--source={tmp_path / 'plates'}", f"--data_dir={tmp_path}", "--crop_size=64",
-         "--problems=list"),
-        ("train.py", f"--config={REPOSITORY / 'configs/lincs/quickstart.py'}", f"--workdir={tmp_path / 'run'}",
-         f"--config.data.directory={tmp_path / 'lincs/crops/1.0.0'}"),
-        ("lincs.py", f"{CONFIG}:quickstart", f"--workdir={tmp_path / 'study'}", f"--config.source={tmp_path /
-        'plates'}",
-         f"--config.networks.trained.workdir={tmp_path / 'run'}",
-         f"--config.networks.untrained.workdir={tmp_path / 'run'}"),
-    ]  # fmt: skip
+        ("simulate.py", "lincs", f"--out={plates}"),
+        ("build.py", "lincs", source, f"--data_dir={tmp_path}", "--crop_size=64", "--problems=list"),
+        ("train.py", network, f"--workdir={trained}", f"--config.data.directory={crops}"),
+        (
+            "lincs.py",
+            f"{CONFIG}:quickstart",
+            f"--workdir={tmp_path / 'study'}",
+            f"--config.source={plates}",
+            *(f"--config.networks.{name}.workdir={trained}" for name in ("trained", "untrained")),
+        ),
+    ]
     for script, *arguments in steps:
         done = run_script(script, *arguments, **run)
         assert done.returncode == 0, done.stderr[-3000:]
     found = scores(tmp_path / "study" / "report")
     for metric in ("precision_at_r", "average_precision"):
-        trained = found["trained_spherize"][metric]
-        assert trained > found["untrained_spherize"][metric]
-        assert trained > found["statistics_spherize"][metric]
-        assert trained > found["trained_none"][metric]
+        best = found["trained_spherize"][metric]
+        assert best > found["untrained_spherize"][metric]
+        assert best > found["statistics_spherize"][metric]
+        assert best > found["trained_none"][metric]
     with open(tmp_path / "study" / "report" / "tables" / "batch_effects.csv", newline="") as file:
         effects = {row["name"]: float(row["corrected_odds_ratio"]) for row in csv.DictReader(file)}
     before = next(v for k, v in effects.items() if k.startswith("trained_") and k.endswith("level3"))
