@@ -81,14 +81,14 @@ class Run:
 
 @contextlib.contextmanager
 def locked(workdir: str | os.PathLike) -> Iterator[None]:
-    """Hold the work directory for one training; ValueError if another process has it."""
+    """Hold a folder for one process; ValueError if another one has it."""
     path = pathlib.Path(workdir, ".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{workdir}: another training is running in this work directory") from None
+            raise ValueError(f"{workdir}: another process is at work in this folder") from None
         yield
 
 

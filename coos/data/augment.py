@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from coos.data.crops import bilinear
+from coos.data.device_crops import bilinear
 
 
 def zoom_positions(key: Array, size: int, *, probability: float, low: float) -> Array:

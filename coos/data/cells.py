@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from coos.data import crops
+from coos.data import crops, device_crops
 from coos.data import source as sources
 from coos.data.source import Source
 
@@ -73,7 +73,7 @@ class FieldCrops:
 
     def take(self, resident: dict[str, Any], examples: Any) -> dict[str, Any]:
         """Images of the examples, cut on the device."""
-        cut = crops.cut_from if self.window == "exact" else crops.resample_from
+        cut = device_crops.cut_from if self.window == "exact" else device_crops.resample_from
         field, place = resident["field"][examples], resident["place"][examples]
         return {"image": cut(resident["fields"], field, place, self.size)}
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from coos.data import crops
+from coos.data import crops, device_crops
 
 WINDOWS = ("exact", "deepprofiler")
 SIZE = 128  # Bornholdt 2021, section 4.1
@@ -55,8 +55,8 @@ class Window:
         """The same on the device, of places (n, 2); bytes are floored in float32, so that a few differ by one."""
         field = jnp.zeros(len(places), jnp.int32)
         if self.kind == "exact":
-            return crops.cut_from(image[None], field, places, self.size)
-        found = crops.resample_from(image[None], field, places, self.size)
+            return device_crops.cut_from(image[None], field, places, self.size)
+        found = device_crops.resample_from(image[None], field, places, self.size)
         return _bytes(found) if self.as_bytes else found
 
 

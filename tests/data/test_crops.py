@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from coos.data import crops
+from coos.data import crops, device_crops
 
 SIZES = [
     (6, 20, 20),
@@ -103,7 +103,7 @@ def on_device(function, images, field_of, places, size):
 def test_cut_from_equals_cut(size, height, width):
     images = np.stack([field(height, width, dtype=np.uint16, seed=seed) for seed in range(3)])
     field_of, places = np.arange(len(CENTERS)) % 3, crops.corners(CENTERS, size).astype(np.int32)
-    found = on_device(crops.cut_from, images, field_of, places, size)
+    found = on_device(device_crops.cut_from, images, field_of, places, size)
     assert found.dtype == np.uint16
     expected = [crops.cut(images[f], place[None], size)[0] for f, place in zip(field_of, places, strict=True)]
     np.testing.assert_array_equal(found, expected)
@@ -129,7 +129,7 @@ def test_resample_at_the_size_of_real_fields_on_host_and_device():
     expected = np.stack([slow_resample(images[f, :, :, :1], center, 128) for f, center in pairs])
     host = np.stack([crops.resample(images[f], center[None])[0] for f, center in pairs])
     np.testing.assert_allclose(host[..., :1], expected, atol=5e-4)
-    device = on_device(crops.resample_from, images, field_of, centers, 128)
+    device = on_device(device_crops.resample_from, images, field_of, centers, 128)
     np.testing.assert_allclose(device, host, atol=1e-3)
 
 
@@ -137,7 +137,7 @@ def test_resample_at_the_size_of_real_fields_on_host_and_device():
 def test_resample_from_of_small_fields(size, height, width):
     image = field(height, width)
     centers = CENTERS.astype(np.float32)
-    found = on_device(crops.resample_from, image[None], np.zeros(len(centers), int), centers, size)
+    found = on_device(device_crops.resample_from, image[None], np.zeros(len(centers), int), centers, size)
     np.testing.assert_allclose(found, crops.resample(image, centers, size), atol=1e-3)
 
 
@@ -146,7 +146,9 @@ def test_a_box_that_is_the_field_gives_the_field():
     image = field(12, 12)
     middle = np.full((1, 2), 6.0)
     np.testing.assert_array_equal(crops.resample(image, middle, 12)[0], image)
-    np.testing.assert_array_equal(on_device(crops.resample_from, image[None], [0], middle, 12)[0], image)
+    np.testing.assert_array_equal(
+        on_device(device_crops.resample_from, image[None], [0], middle, 12)[0], image
+    )
 
 
 def test_samples_are_further_apart_than_pixels():
@@ -158,7 +160,10 @@ def test_samples_are_further_apart_than_pixels():
 
 
 def test_resample_refuses_a_window_of_one_sample():
-    for function in (crops.resample, lambda *a: crops.resample_from(a[0][None], jnp.zeros(1, int), *a[1:])):
+    for function in (
+        crops.resample,
+        lambda *a: device_crops.resample_from(a[0][None], jnp.zeros(1, int), *a[1:]),
+    ):
         with pytest.raises(ValueError, match="size=1: a resampled window has at least 2"):
             function(field(9, 9), jnp.ones((1, 2)), 1)
 

@@ -208,7 +208,7 @@ def test_two_trainings_in_one_workdir_are_refused(dataset, tmp_path):
     with work.locked(tmp_path / "run"):
         done = call_script("train.py", *train_arguments(dataset, tmp_path / "run"))
     assert done.returncode == 1
-    assert "another training is running in this work directory" in done.stderr
+    assert "another process is at work in this folder" in done.stderr
 
 
 def test_non_finite_loss_names_step_and_examples(dataset, tmp_path):
