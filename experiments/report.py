@@ -59,15 +59,17 @@ def find_workdirs(patterns: Sequence[str]) -> list[pathlib.Path]:
 def image_loader(runs: Sequence[workdir.Run], data_dir: str | None) -> Callable[[str], Any]:
     """A function from set name to its images, read from `data_dir` or from where the first run read them."""
     # --noimages must work without the data set and what reads it.
-    from coos.data import source
+    import ml_collections
+
+    from coos.train import run
 
     directory = data_dir or runs[0].dataset.get("directory")
     if not directory or not pathlib.Path(directory).is_dir():
         raise ValueError(
             f"data set folder {directory!r} not found: give --data_dir, or --noimages for no pictures"
         )
-    cache_dir = runs[0].config.get("data", {}).get("cache_dir") or None
-    return functools.partial(source.load, directory, cache_dir=cache_dir)
+    config = ml_collections.ConfigDict({"task": "classification", **runs[0].config})
+    return functools.partial(run.task_of(config).load_set, config, directory)
 
 
 def how_to_open(page: pathlib.Path) -> str:
@@ -123,7 +125,11 @@ def write_assays(runs: Sequence[workdir.Run]) -> pathlib.Path:
     )
 
 
-PAGES = {"classification": write_covariate_shift, "multitask": write_assays}
+PAGES = {
+    "classification": write_covariate_shift,
+    "multitask": write_assays,
+    "single_cells": write_covariate_shift,
+}
 
 
 def main(argv: Sequence[str]) -> None:

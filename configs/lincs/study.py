@@ -40,7 +40,7 @@ def quickstart(config: ConfigDict) -> ConfigDict:
     config.source = "data/lincs_quickstart/release"
     for name in ("trained", "untrained"):
         config.networks[name].workdir = "runs/lincs_quickstart/run"
-        config.networks[name].layer = "block7a"  # 80 features: sphering wants more controls than features
+        config.networks[name].layer = "gap4"  # 96 features: sphering wants more control wells than features
     config.networks.statistics.crop_size = 64
     config.extract.problems = "list"  # a simulated field may have no cell
     config.subsets = ("top3=top:3",)
