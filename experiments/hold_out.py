@@ -12,6 +12,7 @@ regression on intensity statistics of every channel, and for one that knows noth
 import pathlib
 import re
 import sys
+from collections.abc import Mapping
 
 import ml_collections
 import polars as pl
@@ -22,6 +23,7 @@ from coos import console
 from coos import workdir as work
 from coos.data import cell_parts, cells
 from coos.evaluators import held_out, trained
+from coos.profiles.table import listing
 from coos.report import held_out as report
 from coos.train import loop, run, single_cells
 
@@ -48,13 +50,35 @@ def values(config: ml_collections.ConfigDict, by: str) -> list[str]:
 
 
 def fold_config(config: ml_collections.ConfigDict, by: str, value: str) -> ml_collections.ConfigDict:
-    """The config of the fold without the wells of this value."""
-    fold = ml_collections.ConfigDict(config)
+    """The config of the fold without the wells of this value; of those, the ones that `data.where` takes are judged."""
+    fold = config.copy_and_resolve_references()
     quoted = value.replace("'", "''")
-    fold.data.held_out = f"CAST({by} AS VARCHAR) = '{quoted}'"
+    taken = f"({config.data.where}) AND " if config.data.where else ""
+    fold.data.held_out = f"{taken}CAST({by} AS VARCHAR) = '{quoted}'"
+    if taken:  # the others of this value must not be trained on either
+        fold.data.where = f"({config.data.where}) AND CAST({by} AS VARCHAR) <> '{quoted}'"
     fold.evaluation.sets = ("held_out",)
     fold.report.reference = "held_out"
     return fold
+
+
+def check_folds(configs: Mapping[str, ml_collections.ConfigDict]) -> None:
+    """ValueError, before anything is trained, where folds have other classes, or a fold nothing to judge."""
+    classes: dict[str, list[str]] = {}
+    for value, config in configs.items():
+        try:
+            dataset = single_cells.describe(config, config.data.directory)
+        except ValueError as error:
+            raise ValueError(f"holding out {value}: {error}") from error
+        classes[value] = dataset["class_names"]
+    first, names = next(iter(classes.items()))
+    for value, others in classes.items():
+        alone = sorted(set(names) ^ set(others))
+        if alone:
+            raise ValueError(
+                f"without {value} the classes are others than without {first}: {listing(alone)} stand in one alone; "
+                "leave them out with --config.data.where"
+            )
 
 
 def judge(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, work.Predictions]:
@@ -87,11 +111,16 @@ def show(found: dict) -> str:
 
 def hold_out(config: ml_collections.ConfigDict, workdir: pathlib.Path, by: str) -> pathlib.Path:
     """All folds, the table, and the page; returns where the page is."""
+    if config.data.held_out:
+        raise ValueError(
+            f"data.held_out={config.data.held_out!r}: this script holds out; leave wells out with data.where"
+        )
+    configs = {value: fold_config(config, by, value) for value in values(config, by)}
+    check_folds(configs)
     folds = {}
-    for value in values(config, by):
+    for value, fold in configs.items():
         logging.info("holding out %s = %s", by, value)
-        place = workdir / re.sub(r"[^\w.-]", "_", value)
-        folds[value] = judge(fold_config(config, by, value), place)
+        folds[value] = judge(fold, workdir / re.sub(r"[^\w.-]", "_", value))
     dataset = single_cells.describe(config, config.data.directory)
     details = {"dataset": dataset["directory"], "config": config.to_json_best_effort()}
     page, found = report.write(

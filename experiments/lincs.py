@@ -41,6 +41,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     unknown = [name for name in config.tables if name not in config.networks]
     if unknown or not config.tables:
         raise ValueError(f"config.tables={config.tables}: choose from {', '.join(config.networks)}")
+    endings = [pipeline.rpartition("/")[2] for pipeline in config.pipelines]
+    if len(set(endings)) < len(endings):
+        raise ValueError(
+            f"config.pipelines={config.pipelines}: two of them end alike and would share a folder"
+        )
     for name in config.tables:
         for field in ("workdir", "weights"):
             if not config.networks[name].get(field, "given"):

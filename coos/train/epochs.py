@@ -10,7 +10,7 @@ def in_steps(config: ml_collections.ConfigDict, *, examples: int) -> ml_collecti
     how many steps an epoch has, and `warmup_epochs`, where there is such a field, become `warmup_steps`.
     """
     epoch = -(-examples // max(1, config.batch_size))
-    config = ml_collections.ConfigDict(config)
+    config = config.copy_and_resolve_references()
     config.num_steps = config.num_steps or config.num_epochs * epoch
     config.evaluate_every = min(config.evaluate_every or epoch, config.num_steps)
     config.checkpoint_every = min(config.checkpoint_every or epoch, config.num_steps)
