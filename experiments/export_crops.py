@@ -2,8 +2,8 @@
 
     python experiments/export_crops.py --source=DIR --metadata=DIR --out=crops --label_column=Metadata_pert_iname
 
-An export that was killed goes on where it was. What files are missing or wrong stops it, or with --problems=list is
-left out and listed in OUT/problems.csv.
+An export that was killed goes on where it was; a plate whose files have changed meanwhile stops it. What files are
+missing or wrong stops it as well, or with --problems=list is left out and listed in OUT/problems.csv.
 """
 
 import dataclasses
@@ -51,7 +51,8 @@ def find_sites() -> plate_files.Sites:
 
 def main(argv: list[str]) -> None:
     """Export, and print what there is."""
-    del argv
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --")
     console.setup()
     try:
         problems = deepprofiler_crops.write(

@@ -225,9 +225,18 @@ def replicates(places: pl.DataFrame) -> np.ndarray:
 
     Plates of the batch with most of them come first, then by name: where four of five replicates were made in one batch
     they are 1 to 4, so that replicates 3 to 5 hold both batches and replicate 1 the larger (Bornholdt 2021, 4.8.3).
+
+    Raises:
+        ValueError: a column is missing, or the plate map or batch of a plate is not known; the plates are named.
     """
     _require(places, MAP, BATCH)
     plates = places.select(MAP, BATCH, PLATE).unique()
+    unknown = plates.filter(pl.col(MAP).is_null() | pl.col(BATCH).is_null())[PLATE].unique().sort().to_list()
+    if unknown:
+        raise ValueError(
+            f"{MAP} or {BATCH} is unknown for {len(unknown)} plates: {listing(unknown)}; replicates need both: "
+            "complete the metadata and build the dataset again, or choose another data.split"
+        )
     sizes = plates.group_by(MAP, BATCH).len("size")
     ordered = plates.join(sizes, on=[MAP, BATCH]).sort(
         MAP, "size", BATCH, PLATE, descending=[False, True, False, False]

@@ -8,7 +8,8 @@
     <folder>/<plate>/<well>/<site>/<target>@<X>x<Y>.png
                                   (S, S * C) uint8; X and Y are the centre as text, target is the position of the label
                                   among all labels, sorted
-    <folder>/export.json          how it was made, for another call that goes on; ours alone
+    <folder>/export.json          how it was made, and of every plate a digest of its files, for another call that goes
+                                  on; ours alone
 
 Windows are resampled as DeepProfiler does, and scaled to bytes by the joint minimum and maximum of their channels. It
 scales these one by one before, in a way that depends on its version: `SCALINGS`. Windows that this makes NaN, such as
@@ -17,6 +18,7 @@ those of one value throughout, have no file. It lists them in the table neverthe
 
 import concurrent.futures
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -33,7 +35,7 @@ from tqdm import tqdm
 from coos import workdir
 from coos.data import crops, plate_files, plate_problems
 from coos.data.plate_files import FieldError, Problem, Sites
-from coos.data.plate_locations import CENTER
+from coos.data.plate_locations import CENTER, READERS
 from coos.profiles import delimited
 from coos.profiles.table import listing
 
@@ -75,7 +77,8 @@ def write(
     """Export the cells of fields of view.
 
     A field's crops appear together or not at all, and those of a field that has them already are not made again: an
-    export that was killed goes on where it was. The table is written last.
+    export that was killed goes on where it was, if images, location files and labels are those it began with. The
+    table is written last.
 
     Args:
         folder: where to; made if need be.
@@ -91,7 +94,8 @@ def write(
         What was left out because files are missing or wrong.
 
     Raises:
-        ValueError: a missing column, problems that are to stop, or a folder that holds another export.
+        ValueError: a missing column, problems that are to stop, no field with cells, or a folder that holds another
+            export, or crops of a plate whose files or labels have changed.
     """
     if scaling not in SCALINGS:
         raise ValueError(f"scaling={scaling!r}: choose one of {tuple(SCALINGS)}")
@@ -101,6 +105,8 @@ def write(
     counts, found = plate_problems.check(sites, shape=first.shape)
     if problems == "stop":
         plate_problems.refuse(found, str(folder))
+    if not (counts > 0).any():
+        raise ValueError(f"{folder}: no field of view has cells; {plate_problems.count(found)}")
     labels = sites.frame[label_column].cast(pl.String).to_list()
     position = {label: k for k, label in enumerate(sorted(set(labels)))}
     _note(
@@ -108,13 +114,17 @@ def write(
         sites,
         {"label_column": label_column, "split_column": split_column, "crop_size": size, "scaling": scaling},
         position,
+        _digests(sites, labels),
     )
     targets = tuple(position[label] for label in labels)
     job = Job(folder, sites, first.shape, first.dtype, size, scaling, targets)
     met = _write_sites(job, np.flatnonzero(counts > 0), problems, threads)
-    done = [
-        site for site in np.flatnonzero(counts > 0).tolist() if sites.place(site) not in {p[:3] for p in met}
-    ]
+    lost = {problem[:3] for problem in met}
+    done = [site for site in np.flatnonzero(counts > 0).tolist() if sites.place(site) not in lost]
+    if not done:
+        raise ValueError(
+            f"{folder}: no field of view has cells and images; {plate_problems.count([*found, *met])}"
+        )
     columns = {
         label_column: labels,
         split_column: sites.frame[split_column].to_list() if split_column else [],
@@ -140,15 +150,41 @@ def _labelled(sites: Sites, label_column: str, split_column: str) -> Sites:
     return sites.subset(known)
 
 
-def _note(folder: pathlib.Path, sites: Sites, options: dict[str, Any], position: dict[str, int]) -> None:
-    """Say how the export is made, or see that it was begun alike."""
+def _digests(sites: Sites, labels: Sequence[str]) -> dict[str, str]:
+    """Of every plate a hash of its fields in order: place, label, and path, size and time of each of their files."""
+    hashes = {plate: hashlib.sha256() for plate in sites.plates}
+    with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
+        stamps = pool.map(
+            lambda site: list(map(_stamp, (*sites.images[site], sites.locations[site]))), range(len(sites))
+        )
+        for site, files in enumerate(tqdm(stamps, "files", len(sites), unit="field", disable=None)):
+            place = sites.place(site)
+            hashes[place[0]].update(json.dumps([place, labels[site], files]).encode())
+    return {plate: found.hexdigest()[:16] for plate, found in hashes.items()}
+
+
+def _stamp(path: str) -> tuple[str | int, ...]:
+    """Path, size and modification time of a file, or that it is missing."""
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError:
+        return path, "missing"
+    return path, stat.st_size, stat.st_mtime_ns
+
+
+def _note(
+    folder: pathlib.Path,
+    sites: Sites,
+    options: dict[str, Any],
+    position: dict[str, int],
+    files: dict[str, str],
+) -> None:
+    """Say how the export is made and what of, or see that it was begun alike and of the same files."""
     path = folder / NOTE
     now = {**options, "channels": list(sites.channels), "classes": list(position)}
-    if not path.exists():
-        if folder.is_dir() and any(folder.iterdir()):
-            raise ValueError(f"{folder}: holds files, but no {NOTE}; choose a new folder")
-        workdir.write_atomically(path, lambda file: json.dump(now, file, indent=2))
-    there = workdir.read_json(path)
+    if not path.exists() and folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder}: holds files, but no {NOTE}; choose a new folder")
+    there = workdir.read_json(path) if path.exists() else now
     different = [
         f"{name}: {there.get(name)!r} there, {now[name]!r} now"
         for name in now
@@ -157,6 +193,23 @@ def _note(folder: pathlib.Path, sites: Sites, options: dict[str, Any], position:
     if different:
         raise ValueError(
             f"{folder}: holds an export of something else ({'; '.join(different)}); choose another folder"
+        )
+    known = there.get("files", {})
+    _refuse_changed(folder, [plate for plate in files if files[plate] != known.get(plate)])
+    together = {**known, **files}
+    if not known.items() <= together.items():
+        (folder / TABLE).unlink(missing_ok=True)  # it lists crops of a plate that was removed
+    if not path.exists() or together != known:
+        workdir.write_json(path, {**now, "files": together})
+
+
+def _refuse_changed(folder: pathlib.Path, plates: Sequence[str]) -> None:
+    """ValueError if there are crops of one of these plates, whose files are others than those noted."""
+    there = [str(folder / plate) for plate in plates if (folder / plate).exists()]
+    if there:
+        raise ValueError(
+            f"{folder}: the images, location files or labels of {len(there)} plates have changed since their crops "
+            f"were made; remove {listing(there)} and run again, or choose another folder"
         )
 
 
@@ -223,8 +276,9 @@ def _names(job: Job, site: int) -> list[str]:
 
 
 def _write_table(file: IO[str], *, job: Job, rows: Sequence[int], columns: dict[str, list[Any]]) -> None:
-    """A row for every crop; all location files must have the same columns."""
+    """A row for every crop; ValueError if there is none, or location files differ in their columns."""
     header: list[str] = []
+    count = 0
     for site in rows:
         path, (inside, centers) = job.sites.locations[site], _cells(job, site)
         key, names = "/".join(job.sites.place(site)), _names(job, site)
@@ -244,6 +298,9 @@ def _write_table(file: IO[str], *, job: Job, rows: Sequence[int], columns: dict[
         there = set(os.listdir(_site_folder(job, site)))
         kept = table.filter(pl.Series([name in there for name in names], dtype=pl.Boolean))
         file.write(kept.write_csv(include_header=site == rows[0]))
+        count += len(kept)
+    if not count:
+        raise ValueError(f"{job.folder}: no cell has a window that can be scaled; look at the images")
 
 
 def unfold(crop: np.ndarray) -> np.ndarray:

@@ -11,14 +11,14 @@ frame = plate_annotation.annotate(sites.frame, "release/metadata")
 import glob
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
 
 from coos.profiles import annotate as annotation
 from coos.profiles import choose
-from coos.profiles.table import Table, describe
+from coos.profiles.table import Table, describe, listing
 
 LEVELS = (0.04, 0.12, 0.37, 1.11, 3.33, 10.0, 20.0)  # µM: the nominal doses of lincs-cell-painting
 CONTROL = "DMSO"
@@ -47,10 +47,7 @@ def annotate(
             something else in one of the columns; those that do not match are named.
     """
     folder = pathlib.Path(metadata)
-    barcodes = annotation.Annotate(
-        path=folder / "barcode_platemap.csv", on={"Metadata_Plate": "Assay_Plate_Barcode"}
-    )
-    table = barcodes.transform(_table(frame))
+    table = _with_barcodes(_table(frame), folder / "barcode_platemap.csv")
     table = _with_plate_maps(table, os.path.join(glob.escape(str(folder)), "platemap", "*.txt"))
     table = annotation.Annotate(
         path=folder / "repurposing_info_external_moa_map_resolved.tsv",
@@ -61,6 +58,14 @@ def annotate(
     return choose.NearestDose(column=DOSE, levels=dose_levels).transform(table).metadata
 
 
+def _with_barcodes(table: Table, path: pathlib.Path) -> Table:
+    barcodes = _table(annotation.read_annotation(path, text=["Assay_Plate_Barcode"]))
+    try:
+        return _join(table, barcodes, on={"Metadata_Plate": "Metadata_Assay_Plate_Barcode"})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def _with_plate_maps(table: Table, pattern: str) -> Table:
     """Controls are named in the plate maps first, so that an index may name them as well."""
     wells = annotation.read_platemaps(pattern)
@@ -69,10 +74,34 @@ def _with_plate_maps(table: Table, pattern: str) -> Table:
         maps.require(SAMPLE, DOSE)
         _require_solvent(maps)
         maps = choose.Fill(column=SAMPLE, value=CONTROL).transform(maps)
-        on = {"Metadata_Plate_Map_Name": "plate_map_name", "Metadata_Well": "well_position"}
-        return annotation.join(table, maps.metadata, on=on)
+        on = {
+            "Metadata_Plate_Map_Name": "Metadata_plate_map_name",
+            "Metadata_Well": "Metadata_well_position",
+        }
+        return _join(table, maps, on=on)
     except ValueError as error:
         raise ValueError(f"{pattern}: {error}") from error
+
+
+def _join(table: Table, known: Table, *, on: Mapping[str, str]) -> Table:
+    """`table` with the columns of `known`; ValueError if rows have no partner there, with what can be done here."""
+    table.require(*on, "Metadata_Plate")
+    known.require(*on.values())
+    left = table.metadata.with_columns(pl.col(name).cast(pl.String) for name in on)
+    right = known.metadata.select(pl.col(old).cast(pl.String).alias(new) for new, old in on.items())
+    lonely = left.join(right, on=list(on), how="anti", maintain_order="left")
+    if lonely.height:
+        keys = lonely.group_by(list(on), maintain_order=True).len()
+        some = [
+            f"{describe(dict(zip(on, key, strict=True)))} ({size} rows)"
+            for *key, size in keys.head(5).iter_rows()
+        ]
+        plates = lonely["Metadata_Plate"].unique(maintain_order=True).to_list()
+        raise ValueError(
+            f"{lonely.height} of {len(table)} rows have no annotation: {keys.height} keys, such as {'; '.join(some)}; "
+            f"complete the metadata file, or leave out plate {listing(plates)}: name the others with --plates"
+        )
+    return annotation.join(table, known.metadata, on=on)
 
 
 def _require_solvent(maps: Table) -> None:

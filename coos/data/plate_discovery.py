@@ -21,6 +21,7 @@ CHANNELS = {"ch1": "DNA", "ch2": "ER", "ch3": "RNA", "ch4": "AGP", "ch5": "Mito"
 SUFFIXES = (".png", ".tif", ".tiff")
 IMAGE = re.compile(r"r([0-9]+)c([0-9]+)f([0-9]+)(?:p[0-9]+)?-ch([0-9]+).*\.(?:png|tiff?)", re.IGNORECASE)
 EXPECTED = "r01c01f01p01-ch1sk1fk1fl1.png or .tif (row, column, field, channel)"
+WELL = re.compile(r"[A-Za-z]{1,2}[0-9]+")
 LOCATIONS = re.compile(r"(.+)-([^-]+)-Nuclei\.csv", re.IGNORECASE)
 ROWS, COLUMNS = 32, 48  # of a plate with 1536 wells
 FEW = 20  # plates that are listed without a progress bar
@@ -157,6 +158,11 @@ def _with_places(path: pathlib.Path, table: pl.DataFrame) -> pl.DataFrame:
                 f"{path}, line {line}: {name} is empty; name plate, well and site of every image"
             )
     plates, wells, sites = (table[name].to_list() for name in PLACE)
+    for line, well in enumerate(wells, 2):
+        if not WELL.fullmatch(well):
+            raise ValueError(
+                f"{path}, line {line}: {PLACE[1]} is {well!r}; a well is a letter or two and a number, such as A01"
+            )
     wells, sites = list(map(well_name, wells)), list(map(site_name, sites))
     refuse_repeated(path, list(zip(plates, wells, sites, strict=True)), "plate, well and site")
     return table.with_columns(pl.Series(PLACE[1], wells, pl.String), pl.Series(PLACE[2], sites, pl.String))
@@ -203,8 +209,15 @@ def _metadata(path: pathlib.Path, table: pl.DataFrame) -> pl.DataFrame:
 
 
 def find_locations(folder: pathlib.Path, places: Sequence[tuple[str, str, str]]) -> tuple[str, ...]:
-    """The location file of each place, "" where there is none."""
-    known = {plate: _scan_locations(folder / plate) for plate in {place[0] for place in places}}
+    """The location file of each place, "" where there is none; a warning says which files are of no place."""
+    known = {plate: _scan_locations(folder / plate) for plate in dict.fromkeys(place[0] for place in places)}
+    wanted = set(places)
+    unread = [
+        path for plate, files in known.items() for key, path in files.items() if (plate, *key) not in wanted
+    ]
+    if unread:
+        logging.warning("%d location files are not read, as no field of view is of their plate, well and site: %s",
+                        len(unread), listing(unread, 3))  # fmt: skip
     return tuple(known[plate].get((well, site), "") for plate, well, site in places)
 
 
@@ -213,7 +226,7 @@ def _scan_locations(folder: pathlib.Path) -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
     for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
         match = LOCATIONS.fullmatch(name)
-        if match:
+        if match and not name.startswith("."):
             path = os.path.join(folder, name)
             other = found.setdefault((well_name(match[1]), site_name(match[2])), path)
             if other != path:

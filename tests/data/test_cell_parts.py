@@ -198,3 +198,12 @@ def test_target_may_be_the_mechanism_or_the_well(places, place):
 def test_what_cannot_be_is_said(places, place, changes, message):
     with pytest.raises(ValueError, match=message):
         parts(places, place, rules(**changes))
+
+
+@pytest.mark.parametrize("column", ["Metadata_Batch_Number", "Metadata_Plate_Map_Name"])
+def test_replicates_need_batch_and_plate_map_of_every_plate(places, place, column):
+    odd = pl.col("Metadata_Plate").is_in(["P4", "P2"])
+    places = places.with_columns(pl.when(odd).then(None).otherwise(column).alias(column))
+    with pytest.raises(ValueError, match=r"Map_Name or .* is unknown for 2 plates: P2, P4; .*complete the"):
+        parts(places, place, rules(split="replicates"))
+    assert len(parts(places, place, rules(split="wells")).cells["training"])

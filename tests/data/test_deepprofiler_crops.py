@@ -1,7 +1,9 @@
 """DeepProfiler's crops: its files and table, a round trip, kills, other exports in the same place, damage."""
 
 import csv
+import dataclasses
 import json
+import os
 import pathlib
 import shutil
 
@@ -14,6 +16,7 @@ from run_scripts import call_script
 from coos.data import crops, deepprofiler_crops, plate_files
 
 SHAPE, SIZE = (26, 34), 7
+HEADER = "Number,Nuclei_Location_Center_X,Nuclei_Location_Center_Y"
 PLACES = [("P1", "A01", "1"), ("P1", "A02", "3"), ("P2", "B01", "1")]
 LABELS = ["b", "a", "b"]
 CENTERS = {
@@ -42,7 +45,7 @@ def sites(tmp_path):
             PIL.Image.fromarray(image[..., channel]).save(file)
         path = folder / f"{well}-{site}-Nuclei.csv"
         rows = [f"{k},{x},{y}" for k, (y, x) in enumerate(CENTERS[plate, well, site])]
-        path.write_text("\n".join(["Number,Nuclei_Location_Center_X,Nuclei_Location_Center_Y", *rows]) + "\n")
+        path.write_text("\n".join([HEADER, *rows]) + "\n")
         images.append(tuple(map(str, files)))
         locations.append(str(path))
     columns = dict(
@@ -192,6 +195,102 @@ def test_another_export_in_the_same_place_is_refused(sites, tmp_path):
     (tmp_path / "mine" / "notes.txt").write_text("hello")
     with pytest.raises(ValueError, match=r"mine: holds files, but no export\.json"):
         write(tmp_path / "mine", sites)
+
+
+def another_image(sites):
+    path = pathlib.Path(sites.images[1][0])
+    PIL.Image.fromarray(pixels(9)[..., 0]).save(path)
+    os.utime(path, ns=(1, 1))
+    return sites
+
+
+def other_cells(sites):
+    with open(sites.locations[1], "a") as file:
+        file.write("1,8.0,9.0\n")
+    return sites
+
+
+def swapped_channels(sites):
+    images = (sites.images[0], sites.images[1][::-1], sites.images[2])
+    return dataclasses.replace(sites, images=images)
+
+
+def another_label(sites):
+    return dataclasses.replace(
+        sites, frame=sites.frame.with_columns(pl.Series("Metadata_moa", ["a", "b", "b"]))
+    )
+
+
+@pytest.mark.parametrize("change", [another_image, other_cells, swapped_channels, another_label])
+@pytest.mark.parametrize("killed", [False, True])
+def test_crops_of_files_that_have_changed_are_not_mixed_with_new_ones(sites, tmp_path, change, killed):
+    out = tmp_path / "out"
+    write(out, sites)
+    if killed:
+        (out / "sc-metadata.csv").unlink()
+        shutil.rmtree(out / "P1" / "A02")
+    now = change(sites)
+    before = contents(out)
+    with pytest.raises(ValueError, match=r"1 plates have changed since .*; remove \S+/out/P1 and run again"):
+        write(out, now)
+    assert contents(out) == before
+    shutil.rmtree(out / "P1")
+    kept = (out / "P2" / "B01" / "1").stat().st_mtime_ns
+    write(out, now)
+    assert (out / "P2" / "B01" / "1").stat().st_mtime_ns == kept
+    write(tmp_path / "whole", now)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_files_that_are_absent_are_known_as_such(sites, tmp_path):
+    """An export without them does not go on when they are there; a plate may be exported on its own."""
+    pathlib.Path(sites.images[2][1]).rename(tmp_path / "aside.png")
+    write(tmp_path / "out", sites, problems="list")
+    write(tmp_path / "out", sites, problems="list")
+    (tmp_path / "out" / "P2").mkdir(exist_ok=True)
+    (tmp_path / "aside.png").rename(sites.images[2][1])
+    with pytest.raises(ValueError, match=r"remove \S+/out/P2 and run again"):
+        write(tmp_path / "out", sites, problems="list")
+    write(tmp_path / "out", sites.subset([0, 1]))
+    noted = json.loads((tmp_path / "out" / "export.json").read_text())["files"]
+    assert sorted(noted) == ["P1", "P2"]
+
+
+def test_a_table_of_crops_that_were_removed_goes_as_well(sites, tmp_path):
+    write(tmp_path / "out", sites)
+    shutil.rmtree(tmp_path / "out" / "P2")
+    damaged = pathlib.Path(sites.images[2][0])
+    damaged.write_bytes(damaged.read_bytes()[:90])
+    with pytest.raises(ValueError, match="P2-B01-1: unreadable image"):
+        write(tmp_path / "out", sites)
+    assert not (tmp_path / "out" / "sc-metadata.csv").exists()
+
+
+@pytest.mark.parametrize("kind", ["no cells", "no images", "no windows"])
+def test_an_export_of_no_cells_leaves_no_table(kind, sites, tmp_path):
+    if kind == "no windows":  # one value throughout
+        sites = sites.subset([2])
+        pathlib.Path(sites.locations[0]).write_text(f"{HEADER}\n0,5.25,5.5\n")
+        message = "no cell has a window that can be scaled"
+    else:
+        for path in sites.locations[:1] if kind == "no images" else sites.locations:
+            pathlib.Path(path).write_text(f"{HEADER}\n")
+        for paths in sites.images[1:] if kind == "no images" else ():
+            pathlib.Path(paths[0]).write_bytes(b"x")
+        message = "no field of view has cells"
+        message += (
+            " and images; .*'unreadable image': 2" if kind == "no images" else "; .*'empty locations': 3"
+        )
+    with pytest.raises(ValueError, match=f"out: {message}"):
+        write(tmp_path / "out", sites, problems="list")
+    assert not (tmp_path / "out" / "sc-metadata.csv").exists()
+    assert (tmp_path / "out").exists() == (kind != "no cells")
+
+
+def test_the_command_takes_options_alone(tmp_path):
+    done = call_script("export_crops.py", "stray", f"--source={tmp_path}", f"--out={tmp_path / 'out'}")
+    assert done.returncode
+    assert "unexpected argument 'stray'; options start with --" in done.stderr
 
 
 def test_fields_without_a_label_are_left_out(sites, tmp_path):

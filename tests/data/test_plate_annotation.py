@@ -120,6 +120,25 @@ def test_what_does_not_match_is_named(metadata, case):
         plate_annotation.annotate(frame, metadata)
 
 
+def test_what_can_be_done_about_it_is_what_scripts_can_do(metadata):
+    advice = r"complete the metadata file, or leave out plate {}: name the others with --plates$"
+    with pytest.raises(ValueError, match="Metadata_Plate=0099.*" + advice.format("0099")):
+        plate_annotation.annotate(places("0010-B01-1", "0099-B01-1"), metadata)
+    message = r"2 of 4 rows .*: 1 keys, such as .*=M1, Metadata_Well=H12 \(2 rows\); " + advice.format(
+        "0011, 0010"
+    )
+    with pytest.raises(ValueError, match=message):
+        plate_annotation.annotate(places("0011-H12-1", "0012-A01-1", "0010-H12-1", "0010-A01-1"), metadata)
+
+
+def test_maps_may_be_called_by_numbers(metadata):
+    (metadata / "barcode_platemap.csv").write_text(BARCODES.replace(",M", ","))
+    for name, text in MAPS.items():
+        (metadata / "platemap" / f"{name}.txt").write_text(text.replace("M1", "1").replace("M2", "2"))
+    annotated = plate_annotation.annotate(places("0012-A01-1", "0010-B01-2"), metadata)
+    assert annotated["Metadata_broad_sample"].to_list() == ["B-3", "B-2"]
+
+
 def test_plate_maps_without_samples_or_doses_are_refused(metadata):
     for name in MAPS:
         path = metadata / "platemap" / f"{name}.txt"
