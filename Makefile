@@ -49,7 +49,7 @@ STUDY := runs/lincs_quickstart
 
 lincs: $(INSTALLED)
 	rm -rf $(PLATES) $(STUDY)
-	$(BIN)/python experiments/simulate.py lincs --out=$(PLATES)/release --seed=0 $(PLATE_FLAGS)
+	$(BIN)/python experiments/simulate.py lincs --out=$(PLATES)/release --seed=0 --dmso=48 $(PLATE_FLAGS)
 	$(BIN)/python experiments/build.py lincs --source=$(PLATES)/release --data_dir=$(PLATES) --crop_size=64 --problems=list
 	$(BIN)/python experiments/train.py --config=configs/lincs/quickstart.py --workdir=$(STUDY)/run $(LINCS_FLAGS)
 	$(BIN)/python experiments/evaluate.py --workdir=$(STUDY)/run

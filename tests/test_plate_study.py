@@ -97,7 +97,7 @@ def test_planted_mechanisms_are_found_and_sphering_helps(tmp_path):
     source, crops = f"--source={plates}", tmp_path / "lincs/crops/1.0.0"
     network = f"--config={REPOSITORY / 'configs/lincs/quickstart.py'}"
     steps = [
-        ("simulate.py", "lincs", f"--out={plates}"),
+        ("simulate.py", "lincs", f"--out={plates}", "--dmso=48"),
         ("build.py", "lincs", source, f"--data_dir={tmp_path}", "--crop_size=64", "--problems=list"),
         ("train.py", network, f"--workdir={trained}", f"--config.data.directory={crops}"),
         (
