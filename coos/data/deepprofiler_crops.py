@@ -33,7 +33,7 @@ from absl import logging
 from tqdm import tqdm
 
 from coos import workdir
-from coos.data import crops, plate_files, plate_problems
+from coos.data import crops, identity, plate_files, plate_problems
 from coos.data.plate_files import FieldError, Problem, Sites
 from coos.data.plate_locations import CENTER, READERS
 from coos.profiles import delimited
@@ -155,21 +155,13 @@ def _digests(sites: Sites, labels: Sequence[str]) -> dict[str, str]:
     hashes = {plate: hashlib.sha256() for plate in sites.plates}
     with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
         stamps = pool.map(
-            lambda site: list(map(_stamp, (*sites.images[site], sites.locations[site]))), range(len(sites))
+            lambda site: list(map(identity.stamp, (*sites.images[site], sites.locations[site]))),
+            range(len(sites)),
         )
         for site, files in enumerate(tqdm(stamps, "files", len(sites), unit="field", disable=None)):
             place = sites.place(site)
             hashes[place[0]].update(json.dumps([place, labels[site], files]).encode())
     return {plate: found.hexdigest()[:16] for plate, found in hashes.items()}
-
-
-def _stamp(path: str) -> tuple[str | int, ...]:
-    """Path, size and modification time of a file, or that it is missing."""
-    try:
-        stat = os.stat(path)
-    except FileNotFoundError:
-        return path, "missing"
-    return path, stat.st_size, stat.st_mtime_ns
 
 
 def _note(

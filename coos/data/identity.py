@@ -1,6 +1,7 @@
 """Which data is this? Digests of what was built, and of the raw files it was built from."""
 
 import hashlib
+import os
 import pathlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -52,6 +53,15 @@ def checksum(example: Mapping[str, Any]) -> int:
 def as_digest(total: int) -> str:
     """A sum of checksums, modulo 2**64, as 16 hexadecimal digits."""
     return f"{total % 2**64:016x}"
+
+
+def stamp(path: str | os.PathLike) -> tuple[str | int, ...]:
+    """Path, size and modification time of a file, or that it is missing."""
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError:
+        return str(path), "missing"
+    return str(path), stat.st_size, stat.st_mtime_ns
 
 
 def files_digest(paths: Iterable[pathlib.Path]) -> str:

@@ -246,6 +246,8 @@ def _read_png(path: str) -> np.ndarray:
         data = pathlib.Path(path).read_bytes()
         with PIL.Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             plane = np.asarray(image)
+    except PIL.UnidentifiedImageError as error:  # whose message has an address in memory
+        raise ValueError(f"{path}: cannot be read as PNG (it is none)") from error
     except Exception as error:  # damaged files raise many types; all mean the same to the user
         raise ValueError(f"{path}: cannot be read as PNG ({type(error).__name__}: {error})") from error
     bits, colour = data[24], data[25]  # of the header, which comes first
@@ -274,6 +276,9 @@ def check_locations(
         found = content if isinstance(content, np.ndarray) else np.zeros((0, 2))
         inside: np.ndarray = np.all((found >= 0) & (found < shape), axis=1)
         problem = _location_problem(path, content, inside, shape)
+        if not path:
+            plate, well, name = sites.place(site)
+            problem = "no locations", f"there is no {plate}/{well}-{name}-Nuclei.csv among the locations"
         if problem:
             problems.append(Problem(*sites.place(site), *problem))
         centers.append(found[inside])
@@ -284,9 +289,9 @@ def check_locations(
 def _location_problem(
     path: str, content: np.ndarray | ValueError | None, inside: np.ndarray, shape: tuple[int, int]
 ) -> tuple[str, str] | None:
-    """The problem and its detail, None if all is well."""
+    """The problem of a location file and its detail, None if all is well."""
     if content is None:
-        return "no locations", "there is no location file"
+        return None
     if isinstance(content, ValueError):
         return "damaged locations", str(content)
     if not len(content):

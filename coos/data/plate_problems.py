@@ -7,6 +7,7 @@ pathlib.Path("problems.csv").write_bytes(plate_problems.as_csv(problems))
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -33,14 +34,19 @@ def first_image(sites: Sites, *, problems: str) -> np.ndarray:
     Raises:
         ValueError: with `problems` "stop" the first field cannot be read, with "list" none can.
     """
-    complete = [site for site, paths in enumerate(sites.images) if all(paths)]
-    for site in complete:
+    last: FieldError | None = None
+    for site, paths in enumerate(sites.images):
+        if not all(map(os.path.exists, paths)):  # which `check` reports
+            continue
         try:
             return plate_files.read_field(sites, site)
-        except FieldError:
-            if problems == "stop" or site == complete[-1]:
-                raise
-    raise ValueError("no field of view has images of all channels")
+        except FieldError as error:
+            last = error
+            if problems == "stop":
+                break
+    if last is None:
+        raise ValueError("no field of view has images of all channels")
+    raise ValueError(f"{last}; mend it, or leave such fields out and list them: --problems=list") from last
 
 
 def read_like(sites: Sites, site: int, *, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
@@ -85,11 +91,11 @@ def _missing_channels(sites: Sites) -> list[Problem]:
     """Fields that lack images of some channels."""
     found = []
     for site, paths in enumerate(sites.images):
-        absent = [name for name, path in zip(sites.channels, paths, strict=True) if not path]
+        named = zip(sites.channels, paths, strict=True)
+        absent = [f"{name} ({path})" if path else name for name, path in named if not os.path.exists(path)]
         if absent:
-            found.append(
-                Problem(*sites.place(site), "missing channel", f"there is no image of {listing(absent, 5)}")
-            )
+            detail = f"there is no image of {listing(absent, 5)}"
+            found.append(Problem(*sites.place(site), "missing channel", detail))
     return found
 
 

@@ -104,22 +104,6 @@ class Reader:
         return np.flatnonzero(inside).astype(np.int32), centers[inside]
 
 
-def first_image(sites: Sites, *, listing: bool) -> np.ndarray:
-    """The image of the first field that can be read, which gives the size and dtype of all.
-
-    Raises:
-        ValueError: the first field with images of all channels cannot be read, with `listing` none can.
-    """
-    complete = [site for site, paths in enumerate(sites.images) if all(paths)]
-    for site in complete:
-        try:
-            return plate_files.read_field(sites, site)
-        except FieldError:
-            if not listing or site == complete[-1]:
-                raise
-    raise ValueError("no field of view has images of all channels")
-
-
 def read_ahead(
     read: Callable[[int], Item], sites: Iterable[int], *, readers: int
 ) -> Generator[Item, None, None]:

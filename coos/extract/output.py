@@ -10,6 +10,8 @@ unfinished/<plate>/             finished wells of a plate that is not
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import pathlib
 import shutil
 from collections.abc import Iterable, Sequence
@@ -169,9 +171,10 @@ class Output:
             logging.warning(
                 "%s: %d wells have no cells and get no row: %s", plate, len(without), listing(without)
             )
+        path = self.folder / "problems" / f"{plate}.csv"
+        path.unlink(missing_ok=True)  # of an earlier time, when the files were others
         if problems:
             content = plate_problems.as_csv(problems)
-            path = self.folder / "problems" / f"{plate}.csv"
             work.write_atomically(path, lambda file: file.write(content), mode="wb")
         table = self._profiles(plate, {well: part for well, part in parts.items() if part["cells"]})
         note = {
@@ -229,6 +232,9 @@ def _read_part(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def source_digest(sites: Sites) -> str:
-    """Hash of names, sizes and times of all files of some sites that are there."""
-    named = {path for paths in (*sites.images, sites.locations) for path in paths if path}
-    return identity.files_digest(path for path in map(pathlib.Path, named) if path.exists())
+    """Hash of sites in order: channels, places, and name, size and time of every file."""
+    digest = hashlib.sha256(json.dumps(sites.channels).encode())
+    for site in range(len(sites)):
+        files = [identity.stamp(path) for path in (*sites.images[site], sites.locations[site])]
+        digest.update(json.dumps([sites.place(site), files]).encode())
+    return digest.hexdigest()[:16]

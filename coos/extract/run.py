@@ -97,7 +97,7 @@ def extract(
     if reordered:
         logging.info("channels are read in the order of the training: %s", ", ".join(sites.channels))
     listing = options.problems == "list"
-    image = fields.first_image(sites, listing=listing)
+    image = plate_problems.first_image(sites, problems=options.problems)
     names = representation.feature_names(image.shape, image.dtype)
     out = Output(
         folder=options.out,

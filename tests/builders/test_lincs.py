@@ -652,3 +652,48 @@ def test_problems_are_of_known_kinds():
     kinds = {problem for _, problem, _ in PLANNED.values()} | {problem for _, problem in MET.values()}
     assert kinds == set(plate_files.PROBLEMS)
     assert set(plate_problems.LEAVE_OUT) < kinds
+
+
+def with_index(root, *, swapped=False, missing=False):
+    """An index of all files: as they are, two channels of the first field swapped, or one of its files not there."""
+    rows = []
+    sites = plate_files.find(root)
+    for site in range(len(sites)):
+        plate, well, name = sites.place(site)
+        paths = dict(zip(sites.channels, sites.images[site], strict=True))
+        if swapped and site == 0:
+            paths["DNA"], paths["ER"] = paths["ER"], paths["DNA"]
+        if missing and site == 0:
+            paths["ER"] = f"{paths['ER']}.gone.png"
+        place = {"Metadata_Plate": plate, "Metadata_Well": well, "Metadata_Site": name}
+        rows.append(
+            place
+            | {channel: os.path.relpath(path, root / "inputs/images") for channel, path in paths.items()}
+        )
+    table = root / "index.csv"
+    pl.DataFrame(rows).write_csv(table)
+    return table, list(sites.channels)
+
+
+def test_a_corrected_index_is_another_recipe(release, tmp_path):
+    index, channels = with_index(release)
+    first = build(release, tmp_path / "data", index=index, channels=channels)
+    with_index(release, swapped=True)
+    second = lincs.Builder(source=release, data_dir=tmp_path / "other", index=index, channels=channels)
+    assert first.info.metadata["recipe"]["paths"] != second.recipe["paths"]
+
+
+def test_a_file_that_the_index_names_and_that_is_not_there_is_a_problem_of_its_field(release, tmp_path):
+    index, channels = with_index(release, missing=True)
+    with pytest.raises(ValueError, match=r"1 missing channel: .*there is no image of ER \(.*gone.png\)"):
+        build(release, tmp_path / "stop", index=index, channels=channels)
+    assert not (tmp_path / "stop").exists()
+    builder = build(release, tmp_path / "list", index=index, channels=channels, problems="list")
+    assert [row[3] for row in listed(builder)] == ["missing channel"]
+
+
+def test_problems_have_no_address_in_memory(release, tmp_path):
+    broken = next((release / "inputs/images").rglob("*ch3*.png"))
+    broken.write_bytes(b"nothing")
+    builder = build(release, tmp_path, problems="list")
+    assert "0x" not in str(listed(builder))

@@ -83,9 +83,10 @@ class Fields:
         return {"id": f"{plate}-{well}-{name}", "plate": plate, "well": well, "site": name, **place}
 
     def files(self, sites: Sequence[int] | np.ndarray) -> Iterator[pathlib.Path]:
-        """All files of some fields."""
+        """The files of some fields that are there."""
         for site in sites:
-            yield from map(pathlib.Path, (*self.sites.images[site], self.sites.locations[site]))
+            paths = map(pathlib.Path, filter(None, (*self.sites.images[site], self.sites.locations[site])))
+            yield from (path for path in paths if path.exists())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import io
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -95,10 +96,20 @@ class Builder(sharded_builder.ShardedBuilder):
             "source": str(self._source),
             "metadata": str(self._metadata_folder or ""),
             "places": hashlib.sha256(self._places.write_csv().encode()).hexdigest()[:16],
+            "paths": self._paths_digest(),
             "channels": list(self._sites.channels),
             "crop_size": self._options.crop_size,
             "window": self._options.window,
         }
+
+    def _paths_digest(self) -> str:
+        """Hash of which file is which channel of which field: an index that was corrected is another one."""
+        digest = hashlib.sha256()
+        for site, (images, locations) in enumerate(
+            zip(self._sites.images, self._sites.locations, strict=True)
+        ):
+            digest.update(json.dumps([self._sites.place(site), images, locations]).encode())
+        return digest.hexdigest()[:16]
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
