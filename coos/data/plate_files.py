@@ -89,13 +89,15 @@ class Sites:
     """S fields of view, ordered by plate, well and site.
 
     `frame` has Metadata_Plate, Metadata_Well, Metadata_Site (text) and what else an index says. `images` has for every
-    site a path per channel, `locations` one path; "" where there is none.
+    site a path per channel, `locations` one path; "" where there is none. `location_folder` is where the latter were
+    looked for.
     """
 
     frame: pl.DataFrame
     channels: tuple[str, ...]
     images: tuple[tuple[str, ...], ...]
     locations: tuple[str, ...]
+    location_folder: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -120,8 +122,12 @@ class Sites:
         if rows.dtype == bool and rows.shape != (len(self),):
             raise ValueError(f"a mask of shape {rows.shape} for {len(self)} sites")
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
-        images = tuple(self.images[row] for row in rows)
-        return Sites(self.frame[rows], self.channels, images, tuple(self.locations[row] for row in rows))
+        return dataclasses.replace(
+            self,
+            frame=self.frame[rows],
+            images=tuple(self.images[row] for row in rows),
+            locations=tuple(self.locations[row] for row in rows),
+        )
 
 
 def find(
@@ -166,11 +172,13 @@ def find(
         found = plate_discovery.by_name(images, CHANNELS if channels is None else channels, plates)
     places = list(zip(*(found.frame[name].to_list() for name in PLACE), strict=True))
     order = sorted(range(len(places)), key=lambda row: _rank(*places[row]))
+    folder = _below(source, "locations")
     return Sites(
         frame=found.frame[order],
         channels=found.channels,
         images=tuple(found.images[row] for row in order),
-        locations=plate_discovery.find_locations(_below(source, "locations"), [places[row] for row in order]),
+        locations=plate_discovery.find_locations(folder, [places[row] for row in order]),
+        location_folder=str(folder),
     )
 
 
@@ -272,13 +280,10 @@ def check_locations(
     contents = read_many(paths)
     bar = tqdm(sites.locations, desc="locations", unit="site", disable=None if progress else True)
     for site, path in enumerate(bar):
-        content = next(contents) if path else None
+        content = next(contents) if path else np.zeros((0, 2))
         found = content if isinstance(content, np.ndarray) else np.zeros((0, 2))
         inside: np.ndarray = np.all((found >= 0) & (found < shape), axis=1)
-        problem = _location_problem(path, content, inside, shape)
-        if not path:
-            plate, well, name = sites.place(site)
-            problem = "no locations", f"there is no {plate}/{well}-{name}-Nuclei.csv among the locations"
+        problem = _location_problem(path, content, inside, shape) if path else _no_locations(sites, site)
         if problem:
             problems.append(Problem(*sites.place(site), *problem))
         centers.append(found[inside])
@@ -286,12 +291,17 @@ def check_locations(
     return centers, rows, problems
 
 
+def _no_locations(sites: Sites, site: int) -> tuple[str, str]:
+    """The problem of a field without a location file: which one was looked for."""
+    plate, well, name = sites.place(site)
+    path = os.path.join(sites.location_folder, plate, f"{well}-{name}-Nuclei.csv")
+    return "no locations", f"{path}: there is no such file"
+
+
 def _location_problem(
-    path: str, content: np.ndarray | ValueError | None, inside: np.ndarray, shape: tuple[int, int]
+    path: str, content: np.ndarray | ValueError, inside: np.ndarray, shape: tuple[int, int]
 ) -> tuple[str, str] | None:
     """The problem of a location file and its detail, None if all is well."""
-    if content is None:
-        return None
     if isinstance(content, ValueError):
         return "damaged locations", str(content)
     if not len(content):

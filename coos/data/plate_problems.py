@@ -45,8 +45,12 @@ def first_image(sites: Sites, *, problems: str) -> np.ndarray:
             if problems == "stop":
                 break
     if last is None:
-        raise ValueError("no field of view has images of all channels")
-    raise ValueError(f"{last}; mend it, or leave such fields out and list them: --problems=list") from last
+        first = "".join(f"; {'-'.join(x[:3])}: {x.detail}" for x in _missing_channels(sites)[:1])
+        raise ValueError(f"no field of view has images of all channels{first}")
+    advice = "mend it, or leave such fields out and list them: --problems=list"
+    if problems == "list":
+        advice = "no field of view can be read; mend them"
+    raise ValueError(f"{last}; {advice}") from last
 
 
 def read_like(sites: Sites, site: int, *, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:

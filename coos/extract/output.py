@@ -80,7 +80,8 @@ class Output:
             return False
         if work.read_json(note)["source"] != source:
             raise ValueError(
-                f"{table}: the images or locations of this plate have changed since; remove it and run again"
+                f"{table}: the images or locations of this plate, or which channel is which, have changed since; "
+                "remove it and run again, or take another --out"
             )
         shutil.rmtree(self.unfinished(plate), ignore_errors=True)  # left by a kill in `finish`
         return True
