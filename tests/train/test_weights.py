@@ -57,7 +57,8 @@ def test_what_does_not_fit(folder, tmp_path):
     with pytest.raises(ValueError, match="holds weights of resnet50, not of AlexNet"):
         weights.check_fit(models.create("alexnet", num_outputs=3), 2, folder)
     with pytest.raises(
-        ValueError, match=r"no weights.json; experiments/import_weights.py makes such a folder"
+        ValueError,
+        match=r"no weights.json, which experiments/import_weights.py writes, nor config.json of a run",
     ):
         weights.check_fit(network()[0], 2, tmp_path)
     module, state = network(channels=5)
