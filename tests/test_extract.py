@@ -381,6 +381,54 @@ def test_changed_files_are_noticed(plates, through, tmp_path, monkeypatch):
         run.extract(find(folder), through, options)
 
 
+def test_channels_that_mean_other_files_are_refused(plates, through, tmp_path):
+    """The network's order hides that of --channels; the files behind the names tell."""
+    trained, options = dataclasses.replace(through, channels=CHANNELS), run.Options(out=tmp_path, **OPTIONS)
+    run.extract(find(plates), trained, options)
+    run.extract(plate_files.find(plates, channels={"ch2": "ER", "ch1": "DNA"}), trained, options)  # the same
+    with pytest.raises(ValueError, match=r"P1\.parquet: .*which channel is which, have changed .*--out"):
+        run.extract(plate_files.find(plates, channels=("ER", "DNA")), trained, options)
+
+
+def write_index(folder, sites, *, swapped=()):
+    """An index of the files of some sites, their channels swapped in those of these numbers."""
+    rows = [f"Metadata_Plate,Metadata_Well,Metadata_Site,{','.join(CHANNELS)}"]
+    for site, paths in enumerate(sites.images):
+        rows.append(",".join([*sites.place(site), *(paths[::-1] if site in swapped else paths)]))
+    path = folder / "index.csv"
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_a_corrected_index_is_noticed(plates, through, tmp_path):
+    options = run.Options(out=tmp_path / "out", **OPTIONS)
+    index = write_index(tmp_path, find(plates), swapped=[6])
+    run.extract(find(plates, index=index), through, options)
+    before = contents(options.out)
+    write_index(tmp_path, find(plates))
+    with pytest.raises(ValueError, match=r"P2\.parquet: .*have changed since; remove"):
+        run.extract(find(plates, index=index), through, options)
+    (options.out / "wells" / "P2.parquet").unlink()
+    run.extract(find(plates, index=index), through, options)
+    after = contents(options.out)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed >= {"wells/P2.parquet", "wells/P2.json"}
+    assert not any("P1" in name for name in changed)
+
+
+def test_a_file_that_an_index_names_in_vain_is_a_problem(plates, through, tmp_path):
+    sites = find(plates)
+    gone = (f"{sites.images[9][0]}.gone.png", sites.images[9][1])
+    absent = dataclasses.replace(sites, images=(*sites.images[:9], gone))
+    index, options = write_index(tmp_path, absent), run.Options(out=tmp_path / "out", **OPTIONS)
+    with pytest.raises(ValueError, match=r"1 missing channel: P2-C03-2"):
+        run.extract(find(plates, index=index), through, dataclasses.replace(options, problems="stop"))
+    notes = run.extract(find(plates, index=index), through, options)
+    assert notes["P2"]["problems"] == {"missing channel": 1}
+    assert notes["P2"]["cells"] == 14
+    assert f"DNA ({gone[0]})" in (options.out / "problems" / "P2.csv").read_text()
+
+
 def test_two_processes_at_one_plate_are_refused(plates, through, tmp_path):
     with (
         work.locked(tmp_path / "unfinished" / "P2"),
@@ -426,6 +474,34 @@ def test_problems_are_listed(plates, through, finished, tmp_path):
     assert sorted(kept) == [*same, "P2/C03/2.npz"]
     assert {name: kept[name] for name in same}.items() <= contents(finished[0] / "cells").items()
     assert deepprofiler.read_site(options.out / "cells/P2/C03/2.npz").locations.tolist() == [[20, 20], [3, 4]]
+
+
+def test_a_mended_plate_has_no_list_of_problems(plates, through, tmp_path):
+    folder, options = copied(plates, tmp_path), run.Options(out=tmp_path / "out", **OPTIONS)
+    path = folder / "inputs" / "images" / "P2" / "r03c03f02p01-ch2sk1fk1fl1.png"
+    good = path.read_bytes()
+    path.write_bytes(b"broken")
+    run.extract(find(folder, plates=["P2"]), through, options)
+    listed = options.out / "problems" / "P2.csv"
+    assert "P2,C03,2,unreadable image" in listed.read_text()
+    path.write_bytes(good)
+    (options.out / "wells" / "P2.parquet").unlink()
+    notes = run.extract(find(folder, plates=["P2"]), through, options)
+    assert notes["P2"]["problems"] == {}
+    assert not listed.exists()
+
+
+def test_a_first_image_that_cannot_be_read_is_told_with_advice(plates, through, tmp_path):
+    folder, options = copied(plates, tmp_path), run.Options(out=tmp_path / "out", **OPTIONS)
+    images = folder / "inputs" / "images"
+    (images / "P1" / "r01c01f01p01-ch1sk1fk1fl1.png").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"P1-A01-1: unreadable image: .*; mend it, .*--problems=list"):
+        run.extract(find(folder), through, dataclasses.replace(options, problems="stop"))
+    assert run.extract(find(folder), through, options)["P1"]["problems"]["unreadable image"] == 1
+    for path in images.rglob("*ch1*"):
+        path.write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"P2-C03-2: .*; no field of view can be read; mend them$"):
+        run.extract(find(folder), through, options)
 
 
 def test_problems_stop(plates, through, tmp_path):

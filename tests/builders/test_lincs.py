@@ -427,7 +427,7 @@ def test_all_problems_are_counted_and_the_first_of_each_kind_named(release, tmp_
 
 def test_the_first_readable_field_says_what_all_look_like(release, tmp_path):
     cut_short(image(release, "PA1", "A01", "1", 1))
-    with pytest.raises(ValueError, match="PA1-A01-1: "):
+    with pytest.raises(ValueError, match=r"PA1-A01-1: .*; mend it, .*--problems=list"):
         lincs.Builder(source=release)
     builder = build(release, tmp_path, problems="list")
     assert [row[:4] for row in listed(builder)] == [("PA1", "A01", "1", "unreadable image")]
@@ -508,6 +508,7 @@ def test_the_command_sums_up_reuses_and_refuses(release, tmp_path):
     arguments = [f"--source={release}", f"--data_dir={tmp_path / 'data'}", f"--crop_size={SIZE}"]
     stopped = call_script("build.py", "lincs", *arguments)
     assert "1 no locations: PA1-A02-1" in stopped.stderr
+    assert str(locations(release, "PA1", "A02", "1")) in stopped.stderr
     assert stopped.returncode == 1
     done = call_script("build.py", "lincs", *arguments, "--problems=list", "--processes=1")
     assert done.returncode == 0, done.stderr
@@ -690,6 +691,26 @@ def test_a_file_that_the_index_names_and_that_is_not_there_is_a_problem_of_its_f
     assert not (tmp_path / "stop").exists()
     builder = build(release, tmp_path / "list", index=index, channels=channels, problems="list")
     assert [row[3] for row in listed(builder)] == ["missing channel"]
+
+
+def test_an_index_whose_files_are_all_elsewhere_is_told_with_the_first(release):
+    index, channels = with_index(release)
+    shutil.rmtree(release / "inputs" / "images")
+    message = (
+        r"no field of view has images of all channels; PA1-A01-1: there is no image of DNA \(.*ch1.*png\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        lincs.Builder(source=release, index=index, channels=channels, problems="list")
+
+
+def test_files_that_a_field_lacks_are_not_the_folder_one_stands_in(release):
+    image(release, *HERE, 3).unlink()
+    locations(release, *HERE).unlink()
+    fields = lincs.Builder(source=release)._fields
+    rows = range(len(fields.sites))
+    paths = set(fields.files(rows))
+    assert all(path.is_file() for path in paths)
+    assert len(paths) == 18 * 6 - 2
 
 
 def test_problems_have_no_address_in_memory(release, tmp_path):

@@ -300,7 +300,11 @@ GREY = np.arange(108, dtype=np.uint8).reshape(9, 12)
 FIELD_ERRORS = {
     "gone": (lambda path: path.unlink(), "missing channel", "cannot be read as PNG"),
     "empty": (lambda path: path.write_bytes(b""), "unreadable image", "cannot be read as PNG"),
-    "text": (lambda path: path.write_text("no image"), "unreadable image", "cannot be read as PNG"),
+    "text": (
+        lambda path: path.write_text("no image"),
+        "unreadable image",
+        r"cannot be read as PNG \(it is none\)$",
+    ),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:80]), "unreadable image", "truncated"),
     "size": (save("L", GREY[:, 1:]), "image size", r"is uint8 \(9, 11\); DNA is uint8 \(9, 12\)"),
     "dtype": (
@@ -469,6 +473,7 @@ def test_locations_of_all_sites_are_checked(tmp_path, monkeypatch):
         ("P1", "A01", "5", "cell outside"),
         ("P1", "A01", "7", "damaged locations"),
     ]
+    assert problems[0].detail == f"{folder / 'A01-2-Nuclei.csv'}: there is no such file"
     assert "line 3" in problems[2].detail
     assert (
         "3 of 5 cells are outside 9 x 12 pixels: rows 0, 2, 4; the first at y 1, x 12" in problems[3].detail
