@@ -131,6 +131,24 @@ def test_config_describes_a_network_for_single_cells_that_can_be_built(path):
     )
 
 
+def test_every_experiment_of_the_thesis_is_a_config_of_its_own():
+    experiments = importlib.import_module("configs.lincs.experiments")
+    found = {name: experiments.get_config(name) for name in experiments.EXPERIMENTS}
+    assert set(experiments.PUBLISHED) <= set(found)
+    for name, config in found.items():
+        single_cells.rules(config)
+        assert config.run == name
+        rate, boundaries = config.optimizer.learning_rate, config.optimizer.boundaries
+        assert (config.optimizer.schedule == "step") == bool(boundaries), name
+        assert 0 < rate <= 0.04
+    augmented = {name for name, config in found.items() if config.augment.zoom_probability}
+    assert augmented == {"1010", "1028", "1105"}
+    assert found["1028"].label_smoothing == 0.1
+    assert found["1028"].published.odds_ratio == 16.18
+    with pytest.raises(ValueError, match="no experiment '9'; available: 813"):
+        experiments.get_config("9")
+
+
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_config_describes_a_study_of_known_tables(path):
     config = load_config(path)

@@ -124,5 +124,8 @@ def get_config(experiment: str = "1008") -> ConfigDict:
     config.data.update(TRAINING_DATA[data])
     if "augmented" in changes:
         config = base.augmented(config)
+    if experiment in PUBLISHED:  # of the profiles that the network makes; kept with the run
+        odds_ratio, precision_at_r = PUBLISHED[experiment]
+        config.published = ConfigDict({"odds_ratio": odds_ratio, "precision_at_r": precision_at_r})
     config.update_from_flattened_dict({name: value for name, value in changes.items() if name != "augmented"})
     return config
