@@ -84,7 +84,7 @@ def get_config(pipeline: str = "pretrained/spherize") -> ConfigDict:
         "require_unique",
         *(ANNOTATE if from_cells else ()),
         *CHOOSE,
-        *normalization,
+        *(step for name in normalization for step in (("varying", name) if name == "spherize" else (name,))),
         "consensus",
         *afterwards,
     )
@@ -124,6 +124,8 @@ def get_config(pipeline: str = "pretrained/spherize") -> ConfigDict:
     config.robustize_all = {"kind": "robustize", "by": "Metadata_Plate"}
     config.standardize = dict(on_plate)
     config.select = {"operations": ("variance_threshold", "correlation_threshold", "drop_na_columns")}
+    # A feature that is the same in all controls, such as a saturated maximum, has no correlation with any other.
+    config.varying = {"kind": "minimum_variance", "min_variance": 0.0, "reference": DMSO}
     config.spherize = {"reference": DMSO, "method": "ZCA-cor", "epsilon": 1e-6, "ddof": 0}
     if normalization:
         config[normalization[-1]].save = "level4"
