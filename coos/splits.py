@@ -4,14 +4,66 @@ import csv
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from coos import workdir
 
 
+class Fold(NamedTuple):
+    """One division for training and testing: sorted positions, and a name of its own."""
+
+    name: str
+    training: np.ndarray
+    test: np.ndarray
+
+
+def repeated_hold_out(
+    labels: np.ndarray, groups: np.ndarray, *, fraction: float, repeats: int, seed: int
+) -> list[Fold]:
+    """`repeats` random divisions, each stratified by class, that hold out whole groups (Godinez et al. 2017, 2.4).
+
+    In each, `fraction` of the groups of every class train (rounded, at least one on either side) and the others test.
+    A group is a well, whose fields belong together, or a single field. Repeat r depends on groups, labels, seed and r
+    alone: asking for more repeats does not change the first ones.
+
+    Args:
+        labels: (N,) int class of each example.
+        groups: (N,) str name of each example's group.
+
+    Raises:
+        ValueError: a group with two classes, a class with a single group, or numbers out of range.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats={repeats}: must be at least 1")
+    names, first, group_of = np.unique(groups, return_index=True, return_inverse=True)
+    mixed = np.flatnonzero(labels != labels[first][group_of])
+    if len(mixed):
+        raise ValueError(
+            f"group {groups[mixed[0]]} has examples of two classes; what is held out together needs one"
+        )
+    folds = []
+    for repeat in range(repeats):
+        known, _ = stratified(labels[first], names, fraction=fraction, seed=(seed, repeat))
+        training = np.isin(group_of, known)
+        folds.append(Fold(f"repeat-{repeat:03d}", np.flatnonzero(training), np.flatnonzero(~training)))
+    return folds
+
+
+def leave_one_out(groups: np.ndarray) -> list[Fold]:
+    """A fold for every group, sorted by name: it tests, all others train (leave-one-compound-out: Ljosa et al. 2013).
+
+    ValueError for fewer than two groups.
+    """
+    names = np.unique(groups)
+    if len(names) < 2:
+        raise ValueError(f"leaving one out needs at least two groups; there is {names.tolist()}")
+    return [Fold(str(name), np.flatnonzero(groups != name), np.flatnonzero(groups == name)) for name in names]
+
+
 def stratified(
-    labels: np.ndarray, ids: np.ndarray, *, fraction: float, seed: int
+    labels: np.ndarray, ids: np.ndarray, *, fraction: float, seed: int | Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split examples in two, keeping the share of every class (Lu et al. 2019, section 3.1: 80 / 20).
 

@@ -7,8 +7,10 @@ import numpy as np
 TEXT_COLUMNS = ("plate", "well", "site", "compound")
 
 
-def start(number: int, dataset: dict[str, Any]) -> "TargetColumns | PlaceColumns":
+def start(number: int, dataset: dict[str, Any]) -> "TargetColumns | PlaceColumns | FieldColumns":
     """An empty collection for `number` examples of a dataset, as `coos.data.source.describe` has it."""
+    if "fields" in dataset:
+        return FieldColumns(number)
     return PlaceColumns() if "places" in dataset else TargetColumns(number, dataset)
 
 
@@ -63,3 +65,18 @@ class PlaceColumns:
     def arrays(self) -> dict[str, Any]:
         """Of every cell: the row of its image, the row of its place, its row in the location file, its centre."""
         return {name: np.concatenate(parts) for name, parts in self._parts.items()}
+
+
+class FieldColumns:
+    """Which row of the table of fields every example is, collected example by example."""
+
+    def __init__(self, number: int) -> None:
+        self._field = np.zeros(number, np.int32)
+
+    def take(self, row: int, example: dict[str, Any]) -> None:
+        """Note one example."""
+        self._field[row] = example["field"]
+
+    def arrays(self) -> dict[str, Any]:
+        """The row of each example's field."""
+        return {"field": self._field}

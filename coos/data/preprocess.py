@@ -131,6 +131,19 @@ def unit(image: Array) -> Array:
     return image.astype(jnp.float32) / jnp.iinfo(image.dtype).max
 
 
+def binned(images: Array, *, factor: int) -> Array:
+    """Means of blocks of factor x factor pixels: (..., H, W, C) -> float32 (..., H // factor, W // factor, C).
+
+    Rows and columns that do not fill a block at the lower and right edge are left out.
+    """
+    height, width = images.shape[-3] // factor, images.shape[-2] // factor
+    if not height or not width:
+        raise ValueError(f"binning {factor}: images are {images.shape[-3]} x {images.shape[-2]} pixels")
+    inside = images[..., : height * factor, : width * factor, :].astype(jnp.float32)
+    blocks = inside.reshape(*images.shape[:-3], height, factor, width, factor, images.shape[-1])
+    return blocks.mean((-4, -2))
+
+
 def to_bytes(images: Array) -> Array:
     """Every channel of every image (..., H, W, C) from its minimum to 0 and its maximum to 255, in float32.
 

@@ -30,6 +30,7 @@ LARGE_IMAGE, LARGE_SPLIT = 2**18, 2**36  # bytes, from which on "auto" reads rec
 TARGETS = {
     "label_positions": "tasks",
     "place": "places",
+    "field": "fields",
 }  # what describes the targets of examples with such a feature
 
 
@@ -165,7 +166,8 @@ def load(
     dataset, images, columns = open_split(directory, split, cache_dir=cache_dir, store=store)
     if "labels" not in columns:
         raise ValueError(
-            f"{directory}: holds cells of plates, whose labels are chosen by a config (task 'cells')"
+            f"{directory}: its examples have no labels of their own; a config chooses them (tasks 'single_cells' and "
+            "'phenotypes')"
         )
     labels, ids = columns.pop("labels"), columns.pop("ids")
     return Source(images, labels, ids, np.arange(len(labels)), dataset, columns)

@@ -17,6 +17,7 @@ AT_LEAST_ONE = (
     "keep_checkpoints",
     "evaluation.batch_size",
 )
+MODES = ("auto", "resident", "stream")  # of data.mode
 CLASSIFICATION_CHOICES = {
     "select": ("balanced_error", "cross_entropy"),  # lower is better
     "evaluation.crops": (1, 5),
@@ -24,7 +25,8 @@ CLASSIFICATION_CHOICES = {
 }
 
 
-def _value(config: ml_collections.ConfigDict, name: str) -> Any:
+def value(config: ml_collections.ConfigDict, name: str) -> Any:
+    """The field of a config that a dotted name names."""
     node = config
     for part in name.split("."):
         node = node[part]
@@ -34,16 +36,16 @@ def _value(config: ml_collections.ConfigDict, name: str) -> Any:
 def check_choices(config: ml_collections.ConfigDict, choices: Mapping[str, tuple[Any, ...]]) -> None:
     """Refuse a field {name: allowed values} that has none of them. Raises ValueError naming the field."""
     for name, allowed in choices.items():
-        if _value(config, name) not in allowed:
-            raise ValueError(f"{name}={_value(config, name)!r}: choose one of {allowed}")
+        if value(config, name) not in allowed:
+            raise ValueError(f"{name}={value(config, name)!r}: choose one of {allowed}")
 
 
 def check_settings(config: ml_collections.ConfigDict) -> None:
     """Refuse values that no data set and no task could make right. Raises ValueError naming the field."""
     for name in AT_LEAST_ONE:
-        if _value(config, name) < 1:
-            raise ValueError(f"{name}={_value(config, name)}: must be at least 1")
-    check_choices(config, {"data.mode": ("auto", "resident", "stream")})
+        if value(config, name) < 1:
+            raise ValueError(f"{name}={value(config, name)}: must be at least 1")
+    check_choices(config, {"data.mode": MODES})
     if config.steps_per_dispatch < 0 or config.seed < 0:
         raise ValueError(
             f"seed={config.seed}, steps_per_dispatch={config.steps_per_dispatch}: must not be negative"

@@ -28,10 +28,16 @@ def create(
     init: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation, *, seed: int
 ) -> TrainState:
     """A fresh state on the host (NumPy arrays). `init(key)` returns the model's variables."""
-    init_key, rng = jax.random.split(jax.random.PRNGKey(seed))
+    return creator(init, optimizer)(seed)
+
+
+def creator(
+    init: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation
+) -> Callable[[int], TrainState]:
+    """`create` as a function of the seed that is compiled once."""
 
     @jax.jit
-    def build(key: jax.Array) -> TrainState:
+    def build(key: jax.Array, rng: jax.Array) -> TrainState:
         variables = init(key)
         params = variables["params"]
         return TrainState(
@@ -42,7 +48,10 @@ def create(
             rng=rng,
         )
 
-    return jax.device_get(build(init_key))
+    def of_seed(seed: int) -> TrainState:
+        return jax.device_get(build(*jax.random.split(jax.random.PRNGKey(seed))))
+
+    return of_seed
 
 
 def to_host(tree: Any) -> Any:

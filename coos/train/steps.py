@@ -5,6 +5,7 @@ the same whatever the number of devices (up to the order of additions).
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,11 @@ def _accumulate(
     return gradients, batch_stats, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), values)
 
 
+def _sum(tree: Any, axis: str | None) -> Any:
+    """Sums over the devices of an axis; of no axis the values themselves."""
+    return tree if axis is None else jax.lax.psum(tree, axis)
+
+
 def train_step(
     state: TrainState,
     batch: dict[str, Array],
@@ -66,8 +72,9 @@ def train_step(
     loss: LossFunction,
     optimizer: optax.GradientTransformation,
     accumulation_steps: int = 1,
+    axis: str | None = AXIS,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One update on this device's share of a batch, inside a pmap over `AXIS`.
+    """One update on this device's share of a batch, inside a pmap over `axis`; with None the batch is all here.
 
     Returns the new state, and means over the whole batch of the loss and of what it reports, with the
     per-example losses of this device under "example_loss". Sums over all devices are divided by the sum of all
@@ -75,18 +82,18 @@ def train_step(
     """
     key = jax.random.fold_in(state.rng, state.step)
     gradients, batch_stats, values = _accumulate(loss, state, batch, key, parts=accumulation_steps)
-    weight = jax.lax.psum(values.pop("weight", jnp.ones_like(values["loss"])).sum(), AXIS)
+    weight = _sum(values.pop("weight", jnp.ones_like(values["loss"])).sum(), axis)
     weight = jnp.where(weight > 0, weight, 1)
-    gradients = jax.tree.map(lambda x: x / weight, jax.lax.psum(gradients, AXIS))
+    gradients = jax.tree.map(lambda x: x / weight, _sum(gradients, axis))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     new_state = dataclasses.replace(
         state,
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
-        batch_stats=jax.lax.pmean(batch_stats, AXIS),
+        batch_stats=batch_stats if axis is None else jax.lax.pmean(batch_stats, axis),
         opt_state=opt_state,
     )
-    means = {name: jax.lax.psum(value.sum(), AXIS) / weight for name, value in values.items()}
+    means = {name: _sum(value.sum(), axis) / weight for name, value in values.items()}
     return new_state, {**means, "example_loss": values["loss"]}
 
 
@@ -104,14 +111,39 @@ def make_train_chunk(
     batch. The state is donated: its buffers are reused for the new one.
     """
 
+    step = functools.partial(
+        train_step, loss=loss, optimizer=optimizer, accumulation_steps=accumulation_steps
+    )
+    return jax.pmap(_chunk(step, take), axis_name=AXIS, donate_argnums=(0,))
+
+
+def make_fold_chunk(
+    loss: LossFunction,
+    optimizer: optax.GradientTransformation,
+    *,
+    accumulation_steps: int = 1,
+    take: Callable[[dict[str, Array], Array], dict[str, Array]] = take_rows,
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """`make_train_chunk` where every device trains a network of its own: the leading axis of a state is over networks.
+
+    Nothing crosses devices, so that a network comes out the same whichever others are trained beside it.
+    """
+    step = functools.partial(
+        train_step, loss=loss, optimizer=optimizer, accumulation_steps=accumulation_steps, axis=None
+    )
+    return jax.pmap(_chunk(step, take), donate_argnums=(0,))
+
+
+def _chunk(step: Callable[..., Any], take: Callable[..., dict[str, Array]]) -> Callable[..., Any]:
+    """Several steps on one device, one after another."""
+
     def one(state: TrainState, resident: dict[str, Array], batch: dict[str, Array]):
-        batch = {**(take(resident, batch["example"]) if resident else {}), **batch}
-        return train_step(state, batch, loss=loss, optimizer=optimizer, accumulation_steps=accumulation_steps)
+        return step(state, {**(take(resident, batch["example"]) if resident else {}), **batch})
 
     def chunk(state: TrainState, resident: dict[str, Array], batches: dict[str, Array]):
         return _scan(lambda s, b: one(s, resident, b), state, batches)
 
-    return jax.pmap(chunk, axis_name=AXIS, donate_argnums=(0,))
+    return chunk
 
 
 def make_predict(predict: Callable[[Any, dict[str, Array]], Array]) -> Callable[..., Array]:
