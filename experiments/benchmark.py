@@ -7,6 +7,7 @@
     python experiments/benchmark.py multitask # scores of sparse assays, bootstrap, tests, beside scikit-learn
     python experiments/benchmark.py views     # reading whole fields of view and training GapNet on them; memory
     python experiments/benchmark.py lincs     # single cells: export, cropping, training, profiling; beside PyTorch
+    python experiments/benchmark.py dose_response # concentration-response fits, beside SciPy; coverage, false alarms
 
 Other networks and sizes: --config=configs/coos7/modern.py --config.model.width=64 and so on. The images are
 simulated in memory: their content does not matter for speed.
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 from absl import app, flags
-from benchmarks import cells, models, multitask, retrieval, views
+from benchmarks import cells, dose_response, models, multitask, retrieval, views
 from ml_collections import config_flags
 
 from coos import console, optim
@@ -192,6 +193,7 @@ def measure_models() -> None:
 OTHERS: dict[str, Callable[[], None]] = {
     "retrieval": lambda: retrieval.main(rounds=_ROUNDS.value, only=_ONLY.value),
     "models": measure_models,
+    "dose_response": lambda: dose_response.main(rounds=_ROUNDS.value),
     "multitask": lambda: multitask.main(rounds=_ROUNDS.value),
     "views": lambda: views.main(
         rounds=_ROUNDS.value, batch=_BATCH.value, dtype=_DTYPE.value, steps=_STEPS.value

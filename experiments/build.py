@@ -7,6 +7,7 @@
     python experiments/build.py cell_painting --source=DIR --data_dir=data --worker=3 --num_workers=16   # one of 16
     python experiments/build.py lincs --source=DIR --metadata=DIR --data_dir=data --processes=8          # crops
     python experiments/build.py lincs --source=DIR --data_dir=data --builder_config=fields --plates=A,B --problems=list
+    python experiments/build.py bbbc --source=DIR --data_dir=data --builder_config=bbbc021 --processes=8
 
 Prints the folder of the built dataset, which `--config.data.directory` of train.py takes.
 """
@@ -30,13 +31,14 @@ flags.DEFINE_list(
     "channels",
     None,
     "Channel order (coos7, .npz views: of the files; TIFF files: to store; lincs: names of ch1, ch2, ..., or columns "
-    "of the index).",
+    "of the index; bbbc, class folders: ends of file names).",
 )
 flags.DEFINE_string(
     "builder_config",
     None,
     "coos7: 'uint16' (raw, default) or 'float32'; cell_painting: 'views' (default), 'cells' or 'profiles'; lincs: "
-    "'crops' (default) or 'fields'.",
+    "'crops' (default) or 'fields'; bbbc: 'bbbc013' (default), 'bbbc014', 'bbbc015', 'bbbc016', 'bbbc021', 'hela', "
+    "'cho' or 'hpa'.",
 )
 flags.DEFINE_string("mirror", None, "coos7: base address to download from instead of Zenodo.")
 flags.DEFINE_string("labels", None, "cell_painting: label matrix folder (default: SOURCE/labels).")
@@ -64,22 +66,29 @@ flags.DEFINE_bool(
     "drop_nonfinite_features", None, "cell_painting: leave out features with NaN or infinite values."
 )
 flags.DEFINE_integer(
-    "num_shards", None, "cell_painting, lincs: about how many files in all (default: as make 512 MB each)."
+    "num_shards",
+    None,
+    "cell_painting, lincs, bbbc: about how many files in all (default: as make 512 MB each).",
 )
 flags.DEFINE_integer(
-    "worker", None, "cell_painting, lincs: the number of this machine, from 0, of --num_workers."
+    "worker", None, "cell_painting, lincs, bbbc: the number of this machine, from 0, of --num_workers."
 )
 flags.DEFINE_integer(
-    "num_workers", None, "cell_painting, lincs: machines that build side by side (default: 1)."
+    "num_workers", None, "cell_painting, lincs, bbbc: machines that build side by side (default: 1)."
 )
-flags.DEFINE_integer("processes", None, "cell_painting, lincs: processes on this machine (default: 1).")
+flags.DEFINE_integer("processes", None, "cell_painting, lincs, bbbc: processes on this machine (default: 1).")
 flags.DEFINE_string(
     "metadata", None, "lincs: folder of barcodes, plate maps and mechanisms (default: SOURCE/metadata)."
 )
-flags.DEFINE_list("plates", None, "lincs: only these plates.")
+flags.DEFINE_list("plates", None, "lincs, bbbc021: only these plates.")
 flags.DEFINE_string("window", None, "lincs: 'exact' (default) or 'deepprofiler', which resamples.")
 flags.DEFINE_string(
     "problems", None, "lincs: 'stop' (default) at missing or wrong files, or leave out and 'list' them."
+)
+flags.DEFINE_string(
+    "concentrations",
+    None,
+    "bbbc013: concentrations of the dose steps, CSV with compound, dose_step, concentration, unit.",
 )
 
 CELL_PAINTING = (
@@ -100,12 +109,14 @@ LINCS = (
     *("metadata", "index", "channels", "plates", "crop_size", "window", "problems"),
     *("num_shards", "worker", "num_workers", "processes"),
 )
+BBBC = ("channels", "concentrations", "plates", "num_shards", "worker", "num_workers", "processes")
 SHOWN, WIDTH = 10, 40  # compounds of a summary, and characters before its numbers
 OPTION_NAMES = {  # what each builder calls the flags that it takes
     "coos7": {"channels": "file_channels", "builder_config": "config", "mirror": "mirror"},
     "cell_folder": {"channels": "channels", "name": "name"},
     "cell_painting": {**{name: name for name in CELL_PAINTING}, "builder_config": "config"},
     "lincs": {**{name: name for name in LINCS}, "builder_config": "config"},
+    "bbbc": {**{name: name for name in BBBC}, "builder_config": "config"},
 }
 
 
@@ -174,8 +185,10 @@ def rebuild(builder, path: pathlib.Path) -> str:
 
 
 def summary(builder) -> str:
-    """What was stored, and what each split holds: images of each class, labels of many tasks, or cells of plates."""
+    """What was stored, and what each split holds: images of each class, labels of many tasks, or what is on plates."""
     metadata = builder.info.metadata
+    if metadata.get("form") == "whole_fields":
+        return fields_summary(builder.info, pathlib.Path(builder.data_path))
     if "places" in metadata:
         return plates_summary(builder.info, pathlib.Path(builder.data_path))
     return tasks_summary(builder.info) if "tasks" in metadata else classes_summary(builder.info)
@@ -230,6 +243,22 @@ def plates_summary(info, path: pathlib.Path) -> str:
         lines.append(f"cells of {name:<{WIDTH - 9}}{cells:>12,}")
     for problem, number in metadata["problems"].items():
         lines.append(f"NOTE problems: {number:,} {problem}; see {path / 'problems.csv'}")
+    return "\n".join(lines)
+
+
+def fields_summary(info, path: pathlib.Path) -> str:
+    """How many fields, wells and plates there are, and the fields of each kind of control, class and compound."""
+    metadata = info.metadata
+    lines = [stored(info), *(f"{name:<{WIDTH}}{n:>12,}" for name, n in metadata["counts"].items() if n)]
+    fields = pl.read_parquet(path / metadata["fields"])
+    for kind in ("control", "class", "compound"):
+        rows = fields if kind != "compound" else fields.filter(pl.col("Metadata_control").is_null())
+        found = rows[f"Metadata_{kind}"].drop_nulls().value_counts(name="fields", sort=True).rows()
+        found.sort(key=lambda pair: (-pair[1], pair[0]))
+        lines += [f"{kind + ' ' + name:<{WIDTH}}{number:>12,}" for name, number in found[:SHOWN]]
+        if found[SHOWN:]:
+            name, number = f"{kind}: {len(found) - SHOWN:,} others", sum(n for _, n in found[SHOWN:])
+            lines.append(f"{name:<{WIDTH}}{number:>12,}")
     return "\n".join(lines)
 
 

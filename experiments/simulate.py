@@ -4,6 +4,7 @@ python experiments/simulate.py coos7 --out=DIR --cells_per_class=300 --seed=0
 python experiments/simulate.py features --out=DIR     # features of single cells of a LINCS-like screen
 python experiments/simulate.py cell_painting --out=DIR --compounds=400 --height=96 --width=128   # fields and assays
 python experiments/simulate.py lincs --out=DIR --doses=1.111111,10 --height=1080 --width=1080   # plates
+python experiments/simulate.py bbbc --set=bbbc021 --out=DIR --mechanisms=4   # whole fields of view, eight sets
 """
 
 import pathlib
@@ -21,19 +22,32 @@ flags.DEFINE_string("out", None, "Folder for the files of the release.", require
 flags.DEFINE_integer("cells_per_class", 300, "coos7: training cells of each class.", lower_bound=1)
 flags.DEFINE_integer("compounds", 400, "cell_painting: compounds; every tenth has two wells.", lower_bound=1)
 flags.DEFINE_integer(
-    "height", None, "Height of a field in px. cell_painting: 96, 520 in the study; lincs: 256.", lower_bound=1
+    "height",
+    None,
+    "Height of a field in px. cell_painting: 96, 520 in the study; lincs: 256; bbbc: 96.",
+    lower_bound=1,
 )
 flags.DEFINE_integer(
-    "width", None, "Width of a field in px. cell_painting: 128, 696 in the study; lincs: 256.", lower_bound=1
+    "width",
+    None,
+    "Width of a field in px. cell_painting: 128, 696 in the study; lincs: 256; bbbc: 96.",
+    lower_bound=1,
 )
 flags.DEFINE_integer("views_per_well", 6, "cell_painting: views of each well.", lower_bound=1)
 flags.DEFINE_enum("format", "npz", simulate.FORMATS, "cell_painting: one .npz a view, or one TIFF a channel.")
-flags.DEFINE_integer("mechanisms", 8, "lincs: mechanisms that compounds share.", lower_bound=1)
 flags.DEFINE_integer(
-    "compounds_per_mechanism", 3, "lincs: compounds of each; four more are without.", lower_bound=1
+    "mechanisms", None, "lincs: mechanisms that compounds share (8); bbbc021: likewise (3).", lower_bound=1
+)
+flags.DEFINE_integer(
+    "compounds_per_mechanism",
+    None,
+    "lincs: compounds of each (3); four more are without. bbbc021: compounds of each (2).",
+    lower_bound=1,
 )
 flags.DEFINE_list("doses", ["3.333333", "10"], "lincs: doses of each compound in uM, rising.")
-flags.DEFINE_integer("replicates", 5, "lincs: plates of each plate map.", lower_bound=1)
+flags.DEFINE_integer(
+    "replicates", None, "lincs: plates of each plate map (5); bbbc021: plates (2).", lower_bound=1
+)
 flags.DEFINE_integer("maps", 1, "lincs: plate maps.", lower_bound=1)
 flags.DEFINE_integer("batches", 2, "lincs: batches of plates.", lower_bound=1)
 flags.DEFINE_boolean(
@@ -43,11 +57,18 @@ flags.DEFINE_integer("dmso", 24, "lincs: control wells of each plate.", lower_bo
 flags.DEFINE_integer(
     "wells", None, "lincs: wells of a plate, up to 384; as many as needed if not given.", lower_bound=1
 )
-flags.DEFINE_integer("sites_per_well", 1, "lincs: fields of each well.", lower_bound=1)
+flags.DEFINE_integer(
+    "sites_per_well", None, "lincs: fields of each well (1); bbbc021: likewise (4).", lower_bound=1
+)
+flags.DEFINE_enum("set", "bbbc013", tuple(simulate.RELEASES), "bbbc: the set.")
+flags.DEFINE_integer("concentrations", 2, "bbbc021: concentrations of each compound.", lower_bound=1)
+flags.DEFINE_integer("images_per_class", 12, "bbbc, class folders: images of each class.", lower_bound=1)
 flags.DEFINE_enum("image_format", "png", simulate.IMAGE_FORMATS, "lincs: files of the images.")
 flags.DEFINE_enum("dtype", "uint8", simulate.DTYPES, "lincs: dtype of the images.")
 flags.DEFINE_integer("seed", 0, "Seed: the same seed gives the same pixels.", lower_bound=0)
 flags.DEFINE_boolean("overwrite", False, "Replace files of an earlier release.")
+
+PLATES = ("mechanisms", "compounds_per_mechanism", "replicates", "sites_per_well")
 
 
 def _given(*names: str) -> dict[str, Any]:
@@ -97,21 +118,31 @@ def simulate_lincs() -> int:
     """Write plates, where their cells are and what they got, and return how many cells there are."""
     return simulate.write_plates(
         FLAGS.out,
-        mechanisms=FLAGS.mechanisms,
-        compounds_per_mechanism=FLAGS.compounds_per_mechanism,
         doses=[_number(dose) for dose in FLAGS.doses],
-        replicates=FLAGS.replicates,
         maps=FLAGS.maps,
         batches=FLAGS.batches,
         even_batches=FLAGS.even_batches,
         dmso=FLAGS.dmso,
-        sites_per_well=FLAGS.sites_per_well,
         image_format=FLAGS.image_format,
         dtype=FLAGS.dtype,
         seed=FLAGS.seed,
         progress=True,
         overwrite=FLAGS.overwrite,
-        **_given("wells", "height", "width"),
+        **_given("wells", "height", "width", *PLATES),
+    )
+
+
+def simulate_bbbc() -> int:
+    """Write whole fields of view of one set, and return how many there are."""
+    return simulate.write_fields(
+        FLAGS.out,
+        FLAGS.set,
+        doses=FLAGS.concentrations,
+        images_per_class=FLAGS.images_per_class,
+        seed=FLAGS.seed,
+        progress=True,
+        overwrite=FLAGS.overwrite,
+        **_given("height", "width", *PLATES),
     )
 
 
@@ -130,6 +161,7 @@ STUDIES: Mapping[str, tuple[Callable[[], int], str]] = {
     "features": (simulate_features, "cells"),
     "cell_painting": (simulate_cell_painting, "views"),
     "lincs": (simulate_lincs, "cells"),
+    "bbbc": (simulate_bbbc, "fields"),
 }
 
 

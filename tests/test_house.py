@@ -19,7 +19,7 @@ from coos.train import classification, run, single_cells
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 FLOORS = [
-    {"registry", "losses", "optim", "splits", "workdir", "metrics", "console"},
+    {"registry", "losses", "optim", "splits", "workdir", "metrics", "console", "concentrations"},
     {"profiles"},
     {"data"},
     {"models"},

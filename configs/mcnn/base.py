@@ -75,4 +75,5 @@ def get_config() -> ConfigDict:
     config.report.title = ""
     config.report.published_source = "Godinez et al. 2017, Table 1: median (SD) of the accuracy in %"
     config.report.published = ConfigDict()
+    config.report.layers = ConfigDict({"mcnn": ("scale1_conv1", "scale8_conv1")})  # whose kernel maps are shown
     return config

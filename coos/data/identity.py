@@ -31,8 +31,8 @@ def checksum(example: Mapping[str, Any]) -> int:
     """CRC-32 of id, label and values of one example.
 
     The label is `label`, or the sparse `label_positions` (n,) and `label_values` (n,) of several tasks, or of cells on
-    plates the `compound` with `cell` and `center` (2,), or `cells` (n,) and `centers` (n, 2); the values are those of
-    `image` or `profile`, as bytes.
+    plates the `compound` with `cell` and `center` (2,), or `cells` (n,) and `centers` (n, 2), or of whole fields the
+    `compound`, `concentration`, `control` and `class_name`; the values are those of `image` or `profile`, as bytes.
     """
     if "label" in example:
         head = zlib.crc32(f"{example['id']} {example['label']}".encode())
@@ -40,6 +40,9 @@ def checksum(example: Mapping[str, Any]) -> int:
         positions = np.asarray(example["label_positions"], "<i4").tobytes()
         values = np.asarray(example["label_values"], "<i1").tobytes()
         head = zlib.crc32(values, zlib.crc32(positions, zlib.crc32(f"{example['id']} ".encode())))
+    elif "field" in example:
+        known = ("id", "compound", "concentration", "control", "class_name")
+        head = zlib.crc32(" ".join(str(example[name]) for name in known).encode())
     else:
         several = "cells" in example
         rows = np.asarray(example["cells" if several else "cell"], "<i4").tobytes()

@@ -95,9 +95,7 @@ def classes(
     return labels, names
 
 
-def _by_column(
-    table: pl.DataFrame, column: str, eligible: np.ndarray
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def _by_column(table: pl.DataFrame, column: str, eligible: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     if column not in table.columns:
         raise ValueError(f"data.classes={column!r}: no such column; there are {listing(table.columns, 30)}")
     values = [
@@ -135,9 +133,7 @@ def one_of_each_well(table: pl.DataFrame, *, number: int, seed: int) -> np.ndarr
     return kept
 
 
-def control_statistics(
-    table: pl.DataFrame, channels: Sequence[str]
-) -> Mapping[str, np.ndarray]:
+def control_statistics(table: pl.DataFrame, channels: Sequence[str]) -> Mapping[str, np.ndarray]:
     """Mean and standard deviation (F, C) float32 of each field's negative controls on its plate, by channel.
 
     ValueError naming a plate that has none.

@@ -36,7 +36,7 @@ def box_plot(aurocs: Mapping[str, np.ndarray], *, simulated: bool = False) -> Fi
     axes.axhline(0.5, color="black", ls=":", lw=1)
     axes.set(ylabel="AUC", ylim=LIMITS, xlim=(-0.6, len(aurocs) - 0.4))
     axes.set_xticks(range(len(aurocs)), labels, fontsize=8)
-    plots._tidy(axes)
+    plots.tidy(axes)
     return figure
 
 
@@ -65,7 +65,7 @@ def scatter_plot(
         axes.scatter(x[chosen], y[chosen], s=20, alpha=0.8, lw=0, **style)
     labels = [f"AUC of {readable(name, 40)}" for name in names]
     axes.set(xlabel=labels[0], ylabel=labels[1], xlim=LIMITS, ylim=LIMITS, aspect="equal")
-    plots._tidy(axes)
+    plots.tidy(axes)
     axes.grid(axis="x", color="#dddddd", linewidth=0.7)
     figure.legend(loc="outside lower center", ncols=1, frameon=False, fontsize=8)
     return figure

@@ -81,7 +81,7 @@ def error_plot(
         drawn.append(axes.plot(places, [errors.get(s, np.nan) for s in sets], label=label, **style)[0])
     axes.set(xticks=range(len(sets)), xticklabels=sets, ylabel="balanced error (%)", ylim=(0, None))
     axes.set_xlim(-0.5, len(sets) - 0.5)
-    _tidy(axes)
+    tidy(axes)
     # Below the axes, a legend never covers a point.
     figure.legend(handles=drawn, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
@@ -107,7 +107,8 @@ def _error_series(
     return axes.errorbar(places, middle, yerr=lengths, capsize=3, markersize=6, label=label, **style)
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """Take the upper and right line away and draw a light grid of values."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
@@ -239,6 +240,6 @@ def curves_plot(
     elif logarithmic:
         axes.set_ylim(0, None)
     axes.set(xlabel="training step", ylabel=ylabel)
-    _tidy(axes)
+    tidy(axes)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure

@@ -88,7 +88,7 @@ def enrichment_plot(
     axes.set(xlabel="percentile of the similarity of all pairs (%)", ylabel="odds ratio")
     if len(x) <= 10:
         axes.set_xticks(x, [f"{value:g}" for value in x])
-    plots._tidy(axes)
+    plots.tidy(axes)
     _legend(figure)
     return figure
 
@@ -156,7 +156,7 @@ def precision_recall_plot(
     axes.margins(x=0.06, y=0.1)
     axes.set(xlabel="recall@K", ylabel="precision@K")
     axes.set_ylim(0, None)
-    plots._tidy(axes)
+    plots.tidy(axes)
     _legend(figure)
     return figure
 
@@ -190,7 +190,7 @@ def hit_curves_plot(curves: Mapping[str, np.ndarray], *, top: float = TOP, simul
         axes.plot(x, y, **line, ms=4, markevery=10, lw=1.5, label=readable(name))
     axes.axhline(0, color="black", ls=":", lw=1.2, label="chance")
     axes.set(xlabel="% of the list of neighbours", ylabel="share of hits above chance", xlim=(0, 100))
-    plots._tidy(axes)
+    plots.tidy(axes)
     _legend(figure)
     return figure
 
@@ -213,6 +213,6 @@ def hit_histogram(
     axes.set(xlabel=f"rank of the hit, 0 = nearest (bins of {BIN}{what})", ylabel="hits", xlim=(0, edges[-1]))
     axes.set_title(readable(name, 60), fontsize=10)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    plots._tidy(axes)
+    plots.tidy(axes)
     _legend(figure)
     return figure

@@ -164,7 +164,7 @@ def labels_plot(
     missing = f"\nlabels without a value: {(~known).sum()}" if (~known).any() else ""
     axes.set(xlabel=f"mean average precision{missing}", ylabel="-log10 corrected p")
     axes.set_title(readable(title, 70), fontsize=10)
-    plots._tidy(axes)
+    plots.tidy(axes)
     count = int(np.clip((known & (p_values < level)).sum(), FEWEST_NAMED, MOST_NAMED))
     _name_best(axes, values, y, names, np.flatnonzero(known), count=count)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
