@@ -36,15 +36,19 @@ def get_config() -> ConfigDict:
     config.data.target = ""  # the column whose values are the classes
     config.data.classes = ()  # or pairs of a class and the query that its fields match
     config.data.fields_per_well = 0  # of every well only so many fields, drawn at random; 0: all
+    config.data.wells_per_treatment = 0  # of every compound and concentration only so many wells; 0: all
+    config.data.control_wells = 0  # of the negative controls only so many wells altogether; 0: all
 
     config.protocol = ConfigDict()
-    config.protocol.name = "hold_out"  # or "leave_one_out"
+    config.protocol.name = "hold_out"  # "leave_one_out", or "none" for `soft` alone
     config.protocol.group = "Metadata_Well"  # what is held out together
     config.protocol.fraction = 0.9  # of the groups of every class that train
     config.protocol.repeats = 50
 
     config.preprocess = ConfigDict()
-    config.preprocess.intensity = "standardize"  # by the training fields; "controls": by those of the plate; "unit"
+    config.preprocess.intensity = (
+        "standardize"  # by the training fields; "controls": by those of the plate; "unit"
+    )
     config.preprocess.binning = 1  # means of blocks of so many pixels
 
     config.augment = ConfigDict()
@@ -69,11 +73,14 @@ def get_config() -> ConfigDict:
     config.evaluation.batch_size = 4
 
     config.response = ConfigDict()
-    config.response.phenotype = ""  # the class whose probability is the response; "": none is drawn
+    config.response.phenotype = ""  # the class whose probability is the response; "": no EC50
+    config.response.treatments = ()  # compounds whose probabilities of all classes are drawn
 
     config.report = ConfigDict()
     config.report.title = ""
     config.report.published_source = "Godinez et al. 2017, Table 1: median (SD) of the accuracy in %"
     config.report.published = ConfigDict()
-    config.report.layers = ConfigDict({"mcnn": ("scale1_conv1", "scale8_conv1")})  # whose kernel maps are shown
+    config.report.layers = ConfigDict(
+        {"mcnn": ("scale1_conv1", "scale8_conv1")}
+    )  # whose kernel maps are shown
     return config

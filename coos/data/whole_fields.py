@@ -22,6 +22,7 @@ from coos.profiles.table import listing
 SPLIT = "fields"
 UNLABELLED = -1
 ID, PLATE, WELL = "Metadata_id", "Metadata_Plate", "Metadata_Well"
+CONTROL, TREATMENT = "Metadata_control", ("Metadata_compound", "Metadata_concentration")
 
 
 def describe(directory: str | os.PathLike) -> dict[str, Any]:
@@ -121,16 +122,28 @@ def wells(table: pl.DataFrame) -> np.ndarray:
     return np.array([f"{plate}-{well}" for plate, well in table.select(PLATE, WELL).iter_rows()], np.str_)
 
 
-def one_of_each_well(table: pl.DataFrame, *, number: int, seed: int) -> np.ndarray:
-    """(F,) bool: of every well `number` fields, drawn at random, all where it has no more (0: all of all)."""
+def drawn(
+    table: pl.DataFrame, rows: np.ndarray, *, of: Sequence[str], unit: Sequence[str], number: int, seed: int
+) -> np.ndarray:
+    """Of every group of `rows` with equal values in the columns `of`, those of `number` units drawn at random.
+
+    A unit is what has equal values in the columns `unit`: a field, or a well with all of its fields. Groups with no more
+    units stay whole; 0 keeps all. What is drawn depends on the values and the seed, not on the order of the rows.
+    """
     if not number:
-        return np.ones(len(table), bool)
+        return rows
     generator = np.random.default_rng((seed, 7))
-    names = wells(table)
-    kept = np.zeros(len(table), bool)
-    for well in np.unique(names):
-        kept[generator.permutation(np.flatnonzero(names == well))[:number]] = True
-    return kept
+    groups, units = _names(table, of)[rows], _names(table, unit)[rows]
+    kept = np.zeros(len(rows), bool)
+    for group in np.unique(groups):
+        here = groups == group
+        kept |= here & np.isin(units, generator.permutation(np.unique(units[here]))[:number])
+    return rows[kept]
+
+
+def _names(table: pl.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """(F,) the values of several columns as one text."""
+    return np.array(["\x1f".join(map(str, values)) for values in table.select(columns).iter_rows()], np.str_)
 
 
 def control_statistics(table: pl.DataFrame, channels: Sequence[str]) -> Mapping[str, np.ndarray]:

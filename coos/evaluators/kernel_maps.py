@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coos.evaluators.phenotypes import Trained
-from coos.train import phenotypes
+from coos.train import folds, phenotypes
 from coos.train.checkpoint import Checkpoints
 
 
@@ -26,7 +26,7 @@ def load(trained: Trained) -> tuple[phenotypes.FieldClassifier, Any, dict[str, A
     shapes = jax.eval_shape(learner.init, jax.random.PRNGKey(0))
     like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     wanted = {"params": like["params"], "batch_stats": like.get("batch_stats", {})}
-    folder = trained.workdir / phenotypes.EVERYTHING
+    folder = folds.parameters_of(trained.workdir)
     with Checkpoints(folder, keep=1) as checkpoints:
         restored = checkpoints.restore(wanted, set_aside=False)
     if restored is None:

@@ -43,7 +43,7 @@ class Trained:
     @property
     def everything(self) -> Predictions | None:
         """Predictions of all fields by the network that was trained on all labelled ones, if there is one."""
-        path = self.workdir / "folds" / f"{EVERYTHING}.npz"
+        path = self.workdir / EVERYTHING / f"{EVERYTHING}.npz"
         return work.load_predictions(path) if path.exists() else None
 
     @property

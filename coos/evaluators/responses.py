@@ -55,7 +55,9 @@ def of_wells(table: pl.DataFrame, found: Predictions) -> tuple[pl.DataFrame, np.
     grouped = known.group_by(keys, maintain_order=True).agg("row")
     twice = grouped.filter(grouped.select(WELL).is_duplicated())
     if len(twice):
-        raise ValueError(f"plate {twice[WELL[0]][0]}, well {twice[WELL[1]][0]}: its fields have different doses")
+        raise ValueError(
+            f"plate {twice[WELL[0]][0]}, well {twice[WELL[1]][0]}: its fields have different doses"
+        )
     medians = [np.median(found.probabilities[rows], axis=0) for rows in grouped["row"].to_list()]
     return grouped.drop("row"), np.stack(medians).astype(np.float64)
 

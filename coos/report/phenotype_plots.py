@@ -25,12 +25,16 @@ def accuracy_plot(
         axes.plot(k + beside(values), values, "o", color=colour, markersize=3.5, alpha=0.7)
         axes.plot([k - 0.36, k + 0.36], [np.median(values)] * 2, color=colour, linewidth=2.5, zorder=3)
         if network in published:
-            axes.plot(k + 0.43, published[network][0], "D", color="#555555", markerfacecolor="none", clip_on=False)
+            axes.plot(
+                k + 0.43, published[network][0], "D", color="#555555", markerfacecolor="none", clip_on=False
+            )
     axes.plot([], [], color="#555555", linewidth=2.5, label="median")
     if published:
         label = "published median" + (" (not comparable)" if simulated else "")
         axes.plot([], [], "D", color="#555555", markerfacecolor="none", label=label)
-    axes.set(xticks=range(len(found)), xticklabels=list(found), ylabel="accuracy of a division (%)", ylim=(-3, 103))
+    axes.set(
+        xticks=range(len(found)), xticklabels=list(found), ylabel="accuracy of a division (%)", ylim=(-3, 103)
+    )
     axes.set_xlim(-0.6, len(found) - 0.4)
     plots.tidy(axes)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
@@ -52,7 +56,9 @@ def fields_plot(source: Source, *, number: int, simulated: bool) -> Figure:
     names = source.class_names
     chosen = {k: np.flatnonzero(source.labels == k)[:number] for k in range(len(names))}
     height, width = source.images.shape[1:3]
-    figure = plots.new_figure(1.1 + 1.9 * number, 1.9 * height / width * len(names) + 0.2, simulated=simulated)
+    figure = plots.new_figure(
+        1.1 + 1.9 * number, 1.9 * height / width * len(names) + 0.2, simulated=simulated
+    )
     grid = figure.subplots(len(names), number, squeeze=False)
     for k, row in enumerate(grid):
         row[0].set_ylabel(names[k], fontsize=8)

@@ -30,14 +30,17 @@ SOFT_NOTE = (
 )
 
 
-def write(workdir: pathlib.Path, config: ml_collections.ConfigDict, trained: Mapping[str, Trained]) -> pathlib.Path:
+def write(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, trained: Mapping[str, Trained]
+) -> pathlib.Path:
     """Write index.html with its figures, tables as CSV and results.jsonl; returns where the page is."""
     first = next(iter(trained.values()))
     source, simulated = first.study.source, bool(first.study.source.dataset["simulated"])
     number = len(source.class_names)
-    folder, found = Folder(workdir), {
-        network: phenotypes.scores(one.folds, number) for network, one in trained.items()
-    }
+    folder, found = (
+        Folder(workdir),
+        {network: phenotypes.scores(one.folds, number) for network, one in trained.items()},
+    )
     curves = soft(folder, config, trained, simulated=simulated) if config.response.phenotype else ""
     sections = [
         ("Accuracy", accuracies(folder, config, trained, found, simulated=simulated)),
@@ -61,7 +64,12 @@ def write(workdir: pathlib.Path, config: ml_collections.ConfigDict, trained: Map
 
 def result_rows(one: Trained, network: str, found: Scores) -> list[dict[str, Any]]:
     """Rows of results.jsonl of one network."""
-    labels = {**run.row_labels(one.config, one.study.source.dataset), "split": network, "step": None, "n": None}
+    labels = {
+        **run.row_labels(one.config, one.study.source.dataset),
+        "split": network,
+        "step": None,
+        "n": None,
+    }
     return phenotypes.result_rows(found, labels)
 
 
@@ -87,7 +95,17 @@ def accuracies(
 ) -> str:
     """Table 1 and Supplementary-Table-6 style statistics beside the published ones, and a dot for every division."""
     published = config.report.published
-    names = ("network", "parameters", "divisions", "mean", "SD", "median", "MAD", "balanced, mean", "training loss")
+    names = (
+        "network",
+        "parameters",
+        "divisions",
+        "mean",
+        "SD",
+        "median",
+        "MAD",
+        "balanced, mean",
+        "training loss",
+    )
     head = html.head([*names, "published, median (SD)"])
     rows, lines = [], []
     for network, scores in found.items():
@@ -121,14 +139,22 @@ def confusions(folder: Folder, found: Mapping[str, Scores], source: Source, *, s
     shown = []
     for network, scores in found.items():
         lines = [
-            {"true": source.class_names[t], "called": source.class_names[p], "count": int(scores.confusion[t, p])}
+            {
+                "true": source.class_names[t],
+                "called": source.class_names[p],
+                "count": int(scores.confusion[t, p]),
+            }
             for t in range(len(source.class_names))
             for p in range(len(source.class_names))
         ]
         folder.csv(f"confusion_{network}", lines, ("true", "called", "count"))
-        figure = plots.confusion_plot(scores.confusion, source.class_names, title=network, simulated=simulated)
+        figure = plots.confusion_plot(
+            scores.confusion, source.class_names, title=network, simulated=simulated
+        )
         caption = f"{network}: held-out fields of all divisions; rows are true classes."
-        shown.append(folder.figure(f"confusion_{network}", figure, alt=f"Confusions of {network}", caption=caption))
+        shown.append(
+            folder.figure(f"confusion_{network}", figure, alt=f"Confusions of {network}", caption=caption)
+        )
     return html.grid(shown)
 
 
@@ -198,7 +224,9 @@ def ec50_table(lines: list[dict[str, Any]]) -> str:
         )
         for line in lines
     ]
-    head = html.head(["network", "treatment", "verdict", "EC50", "95 % interval", "slope", "R²", "wells"], text_columns=3)
+    head = html.head(
+        ["network", "treatment", "verdict", "EC50", "95 % interval", "slope", "R²", "wells"], text_columns=3
+    )
     return html.table(head, rows, caption="Potency", text_columns=3)
 
 
@@ -220,7 +248,9 @@ def pictures(
 def kernels(folder: Folder, one: Trained, network: str, layer: str, *, simulated: bool) -> str:
     """Two fields of every class beside the maps of the kernels that differ most between classes."""
     labels = one.study.source.labels
-    several = np.concatenate([np.flatnonzero(labels == k)[:8] for k in range(len(one.study.source.class_names))])
+    several = np.concatenate(
+        [np.flatnonzero(labels == k)[:8] for k in range(len(one.study.source.class_names))]
+    )
     found = kernel_maps.of_layer(one, layer, fields=several, number=SHOWN_KERNELS)
     keep = np.concatenate([np.flatnonzero(labels[several] == k)[:2] for k in np.unique(labels[several])])
     found = found._replace(fields=several[keep], maps=found.maps[keep])
@@ -240,7 +270,10 @@ def mistakes(folder: Folder, trained: Mapping[str, Trained]) -> str:
         wrong = phenotypes.often_wrong(one.folds)
         lines = [{"field": name, "wrong": missed, "tested": tested} for name, missed, tested in wrong]
         folder.csv(f"mistakes_{network}", lines, ("field", "wrong", "tested"))
-        rows = [("", [html.escape(name), f"{missed} of {tested}"]) for name, missed, tested in wrong[:SHOWN_MISTAKES]]
+        rows = [
+            ("", [html.escape(name), f"{missed} of {tested}"])
+            for name, missed, tested in wrong[:SHOWN_MISTAKES]
+        ]
         caption = f"{network}: {len(wrong)} fields were called wrong at least once"
         table = html.table(html.head(["field", "times wrong when held out"]), rows, caption=caption)
         parts.append(table if rows else html.paragraph(f"{network}: none."))

@@ -42,8 +42,18 @@ def safe_name(name: str) -> str:
 
 
 def prediction_path(folder: pathlib.Path, fold: Fold) -> pathlib.Path:
-    """Where the predictions of a fold lie."""
-    return folder / "folds" / f"{safe_name(fold.name)}.npz"
+    """Where the predictions of a fold lie; those of the one on everything apart from those of what was held out."""
+    return folder / folder_of(fold) / f"{safe_name(fold.name)}.npz"
+
+
+def folder_of(fold: Fold) -> str:
+    """The folder of a fold's predictions below the work directory."""
+    return EVERYTHING if fold.name == EVERYTHING else "folds"
+
+
+def parameters_of(folder: pathlib.Path) -> pathlib.Path:
+    """Where the network that was trained on everything lies."""
+    return folder / EVERYTHING / "parameters"
 
 
 def remaining(folder: pathlib.Path, folds: Sequence[Fold]) -> list[Fold]:
@@ -207,14 +217,15 @@ class Trainer:
         for k, fitting in enumerate(fittings):
             name, first = fitting.fold.name, {key: x[0].tolist() for key, x in fitting.scaling.items()}
             if name == EVERYTHING:
-                with Checkpoints(self.folder / EVERYTHING, keep=1) as kept:
+                with Checkpoints(parameters_of(self.folder), keep=1) as kept:
                     kept.save(step, of_device(variables, k), first)
             epoch = -(-len(fitting.fold.training) // self.config.batch_size) * self.config.augment.copies
             value = float(np.mean(fitting.losses[-epoch:]))
             dataset = self.study.source.dataset["name"]
             row = {"dataset": dataset, "split": name, "metric": "training_loss", "value": value, "step": step}
             work.replace_rows(self.folder / "training.jsonl", [row])
-            work.save_predictions(self.folder, safe_name(name), found[k], step=step, folder="folds")
+            place = folder_of(fitting.fold)
+            work.save_predictions(self.folder, safe_name(name), found[k], step=step, folder=place)
             shutil.rmtree(self.folder / "unfinished" / safe_name(name), ignore_errors=True)
 
     def _test(self, fittings: Sequence[Fitting], variables: Any) -> list[Predictions]:

@@ -21,9 +21,17 @@ from coos.train import checks
 from coos.train.learner import Learner, create_model
 
 INTENSITIES = ("standardize", "controls", "unit")
-PROTOCOLS = ("hold_out", "leave_one_out")
+PROTOCOLS = ("hold_out", "leave_one_out", "none")
 EVERYTHING = "everything"  # the fold that trains on all fields of a class and looks at all there are
 AT_LEAST_ONE = ("num_epochs", "batch_size", "accumulation_steps", "augment.copies", "preprocess.binning")
+
+THINNING = ("data.fields_per_well", "data.wells_per_treatment", "data.control_wells")
+NOT_NEGATIVE = ("seed", "checkpoint_every", "steps_per_dispatch", *THINNING)
+COLUMNS = {
+    "plate": "Metadata_Plate",
+    "compound": "Metadata_compound",
+    "concentration": "Metadata_concentration",
+}
 
 
 class FieldClassifier(Learner):
@@ -48,7 +56,11 @@ class FieldClassifier(Learner):
             images = jax.vmap(random_view)(keys, images)
         variables = {"params": params, "batch_stats": batch_stats}
         output, updates = self.model.apply(
-            variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.fold_in(key, 0)}
+            variables,
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.fold_in(key, 0)},
         )
         loss = losses.softmax_cross_entropy(output["logits"], batch["label"])
         correct = (output["logits"].argmax(-1) == batch["label"]).astype(jnp.float32)
@@ -85,7 +97,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     checks.check_choices(
         config, {"preprocess.intensity": INTENSITIES, "protocol.name": PROTOCOLS, "data.mode": checks.MODES}
     )
-    for name in ("seed", "checkpoint_every", "data.fields_per_well", "steps_per_dispatch"):
+    for name in NOT_NEGATIVE:
         if checks.value(config, name) < 0:
             raise ValueError(f"{name}={checks.value(config, name)}: must not be negative")
     if config.batch_size % config.accumulation_steps:
@@ -102,11 +114,35 @@ def study(config: ml_collections.ConfigDict) -> Study:
     )
     labels, names = whole_fields.classes(table, rules(config), where=config.data.where)
     source = label(source, labels, names, table)
-    kept = whole_fields.one_of_each_well(table, number=config.data.fields_per_well, seed=config.seed)
-    folds = protocol(config.protocol, labels, table, np.flatnonzero((labels >= 0) & kept), seed=config.seed)
+    rows = thinned(config, table, np.flatnonzero(labels >= 0))
+    folds = (
+        []
+        if config.protocol.name == "none"
+        else protocol(config.protocol, labels, table, rows, seed=config.seed)
+    )
     if config.soft:
-        folds.append(splits.Fold(EVERYTHING, np.flatnonzero(labels >= 0), np.arange(len(table))))
+        folds.append(splits.Fold(EVERYTHING, rows, np.arange(len(table))))
+    if not folds:
+        raise ValueError("protocol.name='none' and soft=False: nothing to train")
     return Study(source, table, folds)
+
+
+def thinned(config: ml_collections.ConfigDict, table: pl.DataFrame, rows: np.ndarray) -> np.ndarray:
+    """The labelled fields that take part, of those in `rows`: so many wells of every treatment, fields of every well.
+
+    `data.control_wells` are those of the negative controls altogether; all numbers are 0 for all.
+    """
+    data, well = config.data, (whole_fields.PLATE, whole_fields.WELL)
+    control = (table[whole_fields.CONTROL] == "negative").fill_null(False).to_numpy()
+    parts = [
+        whole_fields.drawn(table, chosen, of=of, unit=well, number=number, seed=config.seed)
+        for chosen, of, number in (
+            (rows[~control[rows]], whole_fields.TREATMENT, data.wells_per_treatment),
+            (rows[control[rows]], (whole_fields.CONTROL,), data.control_wells),
+        )
+    ]
+    kept, field = np.sort(np.concatenate(parts)), (whole_fields.ID,)
+    return whole_fields.drawn(table, kept, of=well, unit=field, number=data.fields_per_well, seed=config.seed)
 
 
 def rules(config: ml_collections.ConfigDict) -> Any:
@@ -120,9 +156,14 @@ def rules(config: ml_collections.ConfigDict) -> Any:
 
 
 def label(source: Source, labels: np.ndarray, names: tuple[str, ...], table: pl.DataFrame) -> Source:
-    """The source with labels, class names and the columns that predictions carry along."""
+    """The source with labels, class names and the columns that predictions carry along: what is known of a treatment."""
     dataset = {**source.dataset, "class_names": list(names)}
     columns = {"well": whole_fields.wells(table), "field": np.arange(len(table), dtype=np.int32)}
+    for name, column in COLUMNS.items():
+        known = table[column]
+        columns[name] = (
+            known.to_numpy() if known.dtype.is_numeric() else known.fill_null("").to_numpy().astype(np.str_)
+        )
     return Source(source.images, labels, source.ids, source.rows, dataset, columns)
 
 
@@ -135,7 +176,9 @@ def protocol(
     test. "leave_one_out": every value of the column `group` tests once. Groups never stand on both sides.
     """
     if how.group not in table.columns:
-        raise ValueError(f"protocol.group={how.group!r}: no such column; there are {', '.join(table.columns)}")
+        raise ValueError(
+            f"protocol.group={how.group!r}: no such column; there are {', '.join(table.columns)}"
+        )
     plates = table[whole_fields.PLATE].to_list()
     values = table[how.group].to_list()
     unknown = [int(row) for row in rows if values[row] is None]
@@ -145,7 +188,9 @@ def protocol(
             "more of the labelled fields; leave them out with data.where"
         )
     of_well = how.group == whole_fields.WELL
-    groups = np.array([f"{plates[row]}-{values[row]}" if of_well else str(values[row]) for row in rows], np.str_)
+    groups = np.array(
+        [f"{plates[row]}-{values[row]}" if of_well else str(values[row]) for row in rows], np.str_
+    )
     if how.name == "hold_out":
         found = splits.repeated_hold_out(
             labels[rows], groups, fraction=how.fraction, repeats=how.repeats, seed=seed
@@ -173,7 +218,10 @@ def scaling(
         mean, std = preprocess.channel_statistics(source.images, source.rows[training])
     else:
         mean, std = np.zeros(channels, np.float32), np.full(channels, _largest(source), np.float32)
-    return {"mean": np.broadcast_to(mean, (number, channels)), "std": np.broadcast_to(std, (number, channels))}
+    return {
+        "mean": np.broadcast_to(mean, (number, channels)),
+        "std": np.broadcast_to(std, (number, channels)),
+    }
 
 
 def _largest(source: Source) -> float:

@@ -100,7 +100,8 @@ class Builder(sharded_builder.ShardedBuilder):
             groups={examples.SPLIT: self._fields.frame["Metadata_Plate"].fill_null("").to_numpy()},
         )
         cache = shards.building_folder(self.info.data_dir) / "progress"
-        return plan, examples.Reader(self._fields, self._shape, self._dtype, cache)
+        self._reader = examples.Reader(self._fields, self._shape, self._dtype, cache)
+        return plan, self._reader
 
     def finish(self, left_out: Sequence[Any]) -> Mapping[str, bytes]:
         """The table of fields; what the dataset is and how many fields there are in the metadata."""
@@ -108,7 +109,7 @@ class Builder(sharded_builder.ShardedBuilder):
         self.info.metadata.clear()  # it may be that of a dataset which this one replaces
         self.info.metadata.update(self._metadata(), counts=counts_of(self._fields.frame), recipe=self.recipe)
         buffer = io.BytesIO()
-        self._fields.frame.write_parquet(buffer)
+        examples.with_controls(self._fields, self._reader).write_parquet(buffer)
         return {TABLE: buffer.getvalue()}
 
 

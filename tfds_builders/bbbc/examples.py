@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 import tensorflow_datasets as tfds
 
 from coos.data import identity
@@ -159,3 +160,14 @@ def pooled(images: Iterator[np.ndarray]) -> Statistics:
     means, variances = (np.array(values) for values in zip(*pairs, strict=True))
     std = np.sqrt(variances.mean(0) + means.var(0))
     return Statistics(means.mean(0).astype(np.float32), std.astype(np.float32))
+
+
+def with_controls(fields: Fields, reader: Reader) -> pl.DataFrame:
+    """The table of fields with `Control_mean_<channel>` and `Control_std_<channel>` of the plate's negative controls."""
+    plates = fields.frame["Metadata_Plate"].fill_null("").to_list()
+    of_plate = {plate: reader.statistics(plate) for plate in dict.fromkeys(plates)}
+    return fields.frame.with_columns(
+        pl.Series(f"Control_{kind}_{channel}", [float(getattr(of_plate[p], kind)[c]) for p in plates])
+        for kind in Statistics._fields
+        for c, channel in enumerate(fields.channels)
+    )
