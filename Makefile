@@ -1,6 +1,7 @@
 # make quickstart: COOS-7 in small: simulate, build, train, evaluate, report. make cell_painting: the same for Cell
 # Painting/ChEMBL, with labels, two networks and a comparison. make lincs: LINCS, with plates, a network, profiles and their
-# retrieval. make test: the tests. All set up .venv first.
+# retrieval. make mcnn: M-CNN, with a plate of two drugs, divisions, curves and EC50. make test: the tests. All set up .venv
+# first.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -11,12 +12,13 @@ GAPNET_FLAGS ?=
 FNN_FLAGS ?=
 PLATE_FLAGS ?=
 LINCS_FLAGS ?=
+MCNN_FLAGS ?=
 
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES ?= -1
 
-.PHONY: quickstart cell_painting lincs test test-slow lint clean
+.PHONY: quickstart cell_painting lincs mcnn test test-slow lint clean
 
 quickstart: $(INSTALLED)
 	rm -rf data/quickstart runs/quickstart
@@ -55,6 +57,15 @@ lincs: $(INSTALLED)
 	$(BIN)/python experiments/evaluate.py --workdir=$(STUDY)/run
 	$(BIN)/python experiments/lincs.py --config=configs/lincs/study.py:quickstart --workdir=$(STUDY)/study
 
+WELLS := data/mcnn_quickstart
+
+mcnn: $(INSTALLED)
+	rm -rf $(WELLS) runs/mcnn_quickstart
+	$(BIN)/python experiments/simulate.py bbbc --set=bbbc013 --out=$(WELLS)/release --height=128 --width=128 --seed=0
+	$(BIN)/python experiments/build.py bbbc --builder_config=bbbc013 --source=$(WELLS)/release --data_dir=$(WELLS)
+	$(BIN)/python experiments/phenotypes.py --config=configs/mcnn/quickstart.py --workdir=runs/mcnn_quickstart $(MCNN_FLAGS) \
+		--config.data.directory=$(WELLS)/bbbc/bbbc013/1.0.0
+
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
@@ -73,4 +84,4 @@ $(INSTALLED): setup.py constraints.txt
 	touch $(INSTALLED)
 
 clean:
-	rm -rf .venv .jax_cache data/quickstart runs/quickstart $(SCREEN) $(PAGES) $(PLATES) $(STUDY)
+	rm -rf .venv .jax_cache data/quickstart runs/quickstart $(SCREEN) $(PAGES) $(PLATES) $(STUDY) $(WELLS) runs/mcnn_quickstart

@@ -8,6 +8,7 @@
     python experiments/benchmark.py views     # reading whole fields of view and training GapNet on them; memory
     python experiments/benchmark.py lincs     # single cells: export, cropping, training, profiling; beside PyTorch
     python experiments/benchmark.py dose_response # concentration-response fits, beside SciPy; coverage, false alarms
+    python experiments/benchmark.py folds     # networks side by side on devices, beside one after another
 
 Other networks and sizes: --config=configs/coos7/modern.py --config.model.width=64 and so on. The images are
 simulated in memory: their content does not matter for speed.
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 from absl import app, flags
-from benchmarks import cells, dose_response, models, multitask, retrieval, views
+from benchmarks import cells, dose_response, folds, models, multitask, retrieval, views
 from ml_collections import config_flags
 
 from coos import console, optim
@@ -193,6 +194,7 @@ def measure_models() -> None:
 OTHERS: dict[str, Callable[[], None]] = {
     "retrieval": lambda: retrieval.main(rounds=_ROUNDS.value, only=_ONLY.value),
     "models": measure_models,
+    "folds": lambda: folds.main(rounds=_ROUNDS.value),
     "dose_response": lambda: dose_response.main(rounds=_ROUNDS.value),
     "multitask": lambda: multitask.main(rounds=_ROUNDS.value),
     "views": lambda: views.main(

@@ -1,14 +1,15 @@
-"""Phenotypes from whole fields: networks trained on many divisions, their accuracies, and concentration-response curves.
+"""Phenotypes from whole fields: networks on many divisions, their accuracies, and concentration-response curves.
 
     python experiments/phenotypes.py --config=configs/mcnn/bbbc013.py:small --workdir=runs/bbbc013 \
         --config.data.directory=data/bbbc/bbbc013/1.0.0
     python experiments/phenotypes.py ... --config.networks="('mcnn',)" --config.protocol.repeats=5
 
-Every network of `config.networks` is trained on every fold of `config.protocol` and tested on what the fold holds out; the
-same command goes on where it was stopped, and adds networks, or repeats, to what is there. With `config.soft` one more
-network sees all labelled fields and looks at all there are: the probability of `config.response.phenotype` against the
-concentration gives curves and EC50. Then index.html shows all of it. Each device trains a fold of its own; on a CPU there
-are as many as cores. `--worker=K --num_workers=N` shares folds out among processes or machines that see one work directory.
+Every network of `config.networks` is trained on every fold of `config.protocol` and tested on what the fold holds
+out; the same command goes on where it was stopped, and adds networks, or repeats, to what is there. With `config.soft`
+one more network sees all labelled fields and looks at all there are: the probability of `config.response.phenotype`
+against the concentration gives curves and EC50. Then index.html shows all of it. Each device trains a fold of its own;
+on a CPU there are as many as cores. `--worker=K --num_workers=N` shares folds out among processes or machines that see
+one work directory.
 """
 
 import os
@@ -28,7 +29,6 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from coos import console
-from coos import workdir as work
 from coos.evaluators import phenotypes as evaluator
 from coos.models import summary
 from coos.report import phenotypes as report

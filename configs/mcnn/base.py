@@ -1,9 +1,9 @@
 """What all studies of whole fields share; every config starts from this one and changes a few fields.
 
-The paper prints no solver: 18 epochs of stochastic gradient descent with weight decay, the same for all networks and
-sets; rate, momentum, decay, batch and augmentation are in a supplement that we do not have. Momentum 0.9 and decay 5e-4
-are Caffe's customary values, and those of the only M-CNN whose settings are printed (Hofmarcher et al. 2019). Rate, batch
-and the number of augmented copies are ours.
+The paper prints no solver: 18 epochs of stochastic gradient descent with weight decay, the same for all networks
+and sets; rate, momentum, decay, batch and augmentation are in a supplement that we do not have. Momentum 0.9 and
+decay 5e-4 are Caffe's customary values, and those of the only M-CNN whose settings are printed (Hofmarcher et al.
+2019). Rate, batch and the number of augmented copies are ours.
 """
 
 from ml_collections import ConfigDict
@@ -59,7 +59,13 @@ def get_config() -> ConfigDict:
     config.model.name = "mcnn"
     config.model.dtype = "float32"
     config.model.cross_device_norm = False  # every fold has a device of its own
-    config.options = ConfigDict({network: ConfigDict() for network in NETWORKS})  # of the networks
+    config.options = ConfigDict(  # of the networks, beside those that all have; these are the published ones
+        {
+            "mcnn": {"widths": (16, 16, 16, 32, 32, 32, 64), "mix_units": 1024, "fc_units": 512},
+            "alexnet": {"width": 64},
+            "googlenet": {"width": 64},
+        }
+    )
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"

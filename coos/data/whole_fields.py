@@ -127,8 +127,8 @@ def drawn(
 ) -> np.ndarray:
     """Of every group of `rows` with equal values in the columns `of`, those of `number` units drawn at random.
 
-    A unit is what has equal values in the columns `unit`: a field, or a well with all of its fields. Groups with no more
-    units stay whole; 0 keeps all. What is drawn depends on the values and the seed, not on the order of the rows.
+    A unit is what has equal values in the columns `unit`: a field, or a well with all of its fields. Groups with no
+    more units stay whole; 0 keeps all. What is drawn depends on values and seed, not on the order of the rows.
     """
     if not number:
         return rows
@@ -153,7 +153,7 @@ def control_statistics(table: pl.DataFrame, channels: Sequence[str]) -> Mapping[
     """
     found = {}
     for kind in ("mean", "std"):
-        names = [f"Control_{kind}_{channel}" for channel in channels]
+        names = [f"Metadata_control_{kind}_{channel}" for channel in channels]
         missing = [name for name in names if name not in table.columns]
         if missing:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What the kernels of a convolution emphasize in a field: the maps that tell two classes apart most (Godinez, Fig. 3a)."""
+"""What kernels emphasize in a field: maps of a convolution that differ most between classes (Godinez, Fig. 3a)."""
 
 from typing import Any, NamedTuple
 

@@ -16,7 +16,7 @@ import numpy as np
 from coos import workdir as work
 from coos.evaluators.held_out import together
 from coos.splits import Fold
-from coos.train import folds, phenotypes
+from coos.train import folds
 from coos.train.phenotypes import EVERYTHING, Study
 from coos.workdir import Predictions
 
@@ -109,7 +109,9 @@ class Scores(NamedTuple):
 def scores(found: Mapping[str, Predictions], num_classes: int) -> Scores:
     """The scores of a network from its folds' predictions."""
     values = {name: {fold: metric(p) for fold, p in found.items()} for name, metric in METRICS.items()}
-    counts = np.sum([confusion(p, num_classes) for p in found.values()], axis=0)
+    counts = sum(
+        (confusion(p, num_classes) for p in found.values()), np.zeros((num_classes, num_classes), int)
+    )
     return Scores(values, {name: spread(list(v.values())) for name, v in values.items()}, counts)
 
 

@@ -12,21 +12,24 @@ from coos import workdir as work
 from coos.data.source import Source
 from coos.evaluators import kernel_maps, phenotypes, responses
 from coos.evaluators.phenotypes import Scores, Spread, Trained
-from coos.report import html, phenotype_plots, plots, response_curves
+from coos.profiles.table import listing
+from coos.report import html, montage, phenotype_plots, plots, response_curves
 from coos.report.folder import Folder
 from coos.train import run
 
 NONE = "no fold"
+NO_FOLDS = "One network was trained on all labelled fields; nothing was held out."
 SHOWN_FIELDS, SHOWN_MISTAKES, SHOWN_KERNELS, CROP = 4, 15, 5, 320
 NOTE = (
-    "A division's accuracy is the share of its held-out fields that are called what they are. Divisions share fields: "
-    "the deviation says how much one division varies, not how sure the mean is. The deviation is the sample's; MAD is the "
-    "median absolute deviation, not scaled."
+    "A division's accuracy is the share of its held-out fields that are called what they are. Divisions share "
+    "fields: the deviation says how much one division varies, not how sure the mean is. The deviation is the "
+    "sample's; MAD is the median absolute deviation, not scaled."
 )
 SOFT_NOTE = (
     "A network that was trained on all labelled fields looks at all wells. Wells of the lowest and highest doses and "
     "controls are among those it was trained on. Dots are wells, larger points medians over replicates with their "
-    "median absolute deviation; the line is a four-parameter logistic through all wells, the band the 95 % interval of EC50."
+    "median absolute deviation; the line is a four-parameter logistic through all wells, the band the 95 % interval "
+    "of EC50."
 )
 
 
@@ -41,13 +44,15 @@ def write(
         Folder(workdir),
         {network: phenotypes.scores(one.folds, number) for network, one in trained.items()},
     )
+    judged = {network: scores for network, scores in found.items() if scores.values["accuracy"]}
     curves = soft(folder, config, trained, simulated=simulated) if config.response.phenotype else ""
+    curves += all_classes(folder, config, trained, simulated=simulated) if config.response.treatments else ""
     sections = [
-        ("Accuracy", accuracies(folder, config, trained, found, simulated=simulated)),
-        ("Which class goes where", confusions(folder, found, source, simulated=simulated)),
+        ("Accuracy", accuracies(folder, config, trained, judged, simulated=simulated) if judged else ""),
+        ("Which class goes where", confusions(folder, judged, source, simulated=simulated) if judged else ""),
         ("Concentration and response", curves),
         ("Fields, and what kernels see", pictures(folder, config, trained, simulated=simulated)),
-        ("Fields called wrong", mistakes(folder, trained)),
+        ("Fields called wrong", mistakes(folder, trained) if judged else ""),
         ("How", html.preformatted(config.to_json(indent=1))),
     ]
     rows = [row for network, one in trained.items() for row in result_rows(one, network, found[network])]
@@ -55,7 +60,7 @@ def write(
     work.append_rows(workdir / "results.jsonl", rows)
     text = html.page(
         config.report.title or config.run,
-        lead=html.paragraph(summary(found, config), css="summary"),
+        lead=html.paragraph(summary(judged, config) if judged else NO_FOLDS, css="summary"),
         sections=[section for section in sections if section[1]],
         banner=plots.SIMULATED_LABEL if simulated else "",
     )
@@ -199,6 +204,35 @@ def curves(
     return shown, [responses.describe(r, fit) for r, fit in zip(found, fits, strict=True)]
 
 
+def all_classes(
+    folder: Folder, config: ml_collections.ConfigDict, trained: Mapping[str, Trained], *, simulated: bool
+) -> str:
+    """The probabilities of all classes against the concentration, for the treatments of the config (Figure 5b)."""
+    parts = []
+    for network, one in trained.items():
+        if one.everything is None:
+            raise ValueError("response.treatments need config.soft: a network that looks at all fields")
+        found = responses.treatments(*responses.of_wells(one.study.table, one.everything))
+        known = {r.name: r for r in found}
+        unknown = [name for name in config.response.treatments if name not in known]
+        if unknown:
+            raise ValueError(
+                f"response.treatments: no {unknown[0]!r}; there are {listing(sorted(known), 20)}"
+            )
+        drawn = [
+            response_curves.Curve(name, known[name].concentrations, known[name].responses)
+            for name in config.response.treatments
+        ]
+        names = one.study.source.class_names
+        figure = response_curves.class_response_plot(
+            drawn, names, unit=found[0].unit, title=network, simulated=simulated
+        )
+        caption = f"{network}: medians over wells of the probability of every class, with their MAD."
+        alt = f"Probabilities of all classes, {network}"
+        parts.append(folder.figure(f"classes_{network}", figure, alt=alt, caption=caption))
+    return "".join(parts)
+
+
 def ec50_table(lines: list[dict[str, Any]]) -> str:
     """EC50 with interval and verdict of every treatment and network."""
 
@@ -236,7 +270,8 @@ def pictures(
     """Example fields of every class, and maps of the layers that `config.report.layers` names."""
     first = next(iter(trained.values())).study.source
     figure = phenotype_plots.fields_plot(first, number=SHOWN_FIELDS, simulated=simulated)
-    caption = f"Fields of every class, channels stretched one by one: {phenotype_plots.montage.describe_channels(first.channels)}."
+    colours = montage.describe_channels(first.channels)
+    caption = f"Fields of every class, channels stretched one by one: {colours}."
     shown = [folder.figure("fields", figure, alt="Example fields", caption=caption)]
     for network, layers in config.report.layers.items():
         if network in trained and trained[network].everything is not None:
@@ -257,8 +292,9 @@ def kernels(folder: Folder, one: Trained, network: str, layer: str, *, simulated
     crop = min(CROP, *one.study.source.images.shape[1:3])
     figure = phenotype_plots.maps_plot(one.study.source, found, crop=crop, simulated=simulated)
     caption = (
-        f"{network}, {layer}: maps after ReLU of the kernels that differ most between classes, trained on all labelled "
-        f"fields; the upper left {crop} pixels. What a kernel stands for remains open (Godinez et al. 2017, section 3.1)."
+        f"{network}, {layer}: maps after ReLU of the kernels that differ most between classes, trained on all "
+        f"labelled fields; the upper left {crop} pixels. What a kernel stands for remains open (Godinez et al. 2017, "
+        "section 3.1)."
     )
     return folder.figure(f"kernels_{network}_{layer}", figure, alt=f"Kernel maps of {layer}", caption=caption)
 

@@ -267,7 +267,8 @@ def note_losses(fittings: Sequence[Fitting], losses: np.ndarray, step: int) -> N
         wrong = np.flatnonzero(~np.isfinite(values))
         if len(wrong):
             raise loop.NonFiniteLoss(
-                f"fold {fitting.fold.name}: the loss was {values[wrong[0]]} at step {step - len(values) + wrong[0] + 1}; "
-                "a lower optimizer.learning_rate or optimizer.clip_norm may help. Finished folds are kept"
+                f"fold {fitting.fold.name}: the loss was {values[wrong[0]]} at step "
+                f"{step - len(values) + wrong[0] + 1}; a lower optimizer.learning_rate or optimizer.clip_norm may "
+                "help. Finished folds are kept"
             )
         fitting.losses.extend(values.tolist())

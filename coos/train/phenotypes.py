@@ -1,6 +1,6 @@
 """The task of telling phenotypes or mechanisms apart from whole fields of view (Godinez et al. 2017).
 
-Which fields are which class, and which are trained on and which tested, is said by the config (`coos.data.whole_fields`,
+Which fields are which class, and which train and which test, is said by the config (`coos.data.whole_fields`,
 `coos.splits`); `coos.train.folds` trains one network for every division. Fields are seen whole, so that flips and turns
 are what augmentation can do: eight views of a square field, four of another.
 """
@@ -35,7 +35,7 @@ COLUMNS = {
 
 
 class FieldClassifier(Learner):
-    """A network that turns raw fields (B, H, W, C), with means and deviations (B, C) of their channels, into classes."""
+    """A network that calls raw fields (B, H, W, C), given means and deviations (B, C) of their channels."""
 
     def prepared_shape(self) -> tuple[int, ...]:
         """Shape of a binned field."""
@@ -156,7 +156,7 @@ def rules(config: ml_collections.ConfigDict) -> Any:
 
 
 def label(source: Source, labels: np.ndarray, names: tuple[str, ...], table: pl.DataFrame) -> Source:
-    """The source with labels, class names and the columns that predictions carry along: what is known of a treatment."""
+    """The source with labels, class names and the columns that predictions carry along."""
     dataset = {**source.dataset, "class_names": list(names)}
     columns = {"well": whole_fields.wells(table), "field": np.arange(len(table), dtype=np.int32)}
     for name, column in COLUMNS.items():

@@ -163,11 +163,13 @@ def pooled(images: Iterator[np.ndarray]) -> Statistics:
 
 
 def with_controls(fields: Fields, reader: Reader) -> pl.DataFrame:
-    """The table of fields with `Control_mean_<channel>` and `Control_std_<channel>` of the plate's negative controls."""
+    """The table of fields with `Metadata_control_mean_<channel>` and `..._std_...` of their plates' controls."""
     plates = fields.frame["Metadata_Plate"].fill_null("").to_list()
     of_plate = {plate: reader.statistics(plate) for plate in dict.fromkeys(plates)}
     return fields.frame.with_columns(
-        pl.Series(f"Control_{kind}_{channel}", [float(getattr(of_plate[p], kind)[c]) for p in plates])
+        pl.Series(
+            f"Metadata_control_{kind}_{channel}", [float(getattr(of_plate[p], kind)[c]) for p in plates]
+        )
         for kind in Statistics._fields
         for c, channel in enumerate(fields.channels)
     )
