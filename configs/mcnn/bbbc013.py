@@ -46,6 +46,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config.optimizer.learning_rate = 3e-3
     if size == "small":
         config.preprocess.binning = 5
+        config.report.layers.mcnn = ("scale1_conv1", "scale2_conv1")
         config.options.alexnet.width = 32
         config.options.googlenet.width = 32
     return config

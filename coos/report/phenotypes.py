@@ -29,7 +29,8 @@ SOFT_NOTE = (
     "A network that was trained on all labelled fields looks at all wells. Wells of the lowest and highest doses and "
     "controls are among those it was trained on. Dots are wells, larger points medians over replicates with their "
     "median absolute deviation; the line is a four-parameter logistic through all wells, the band the 95 % interval "
-    "of EC50."
+    "of EC50. It is where the network changes its mind: a network that switches between two extremes makes a steep curve "
+    "of a gentle one, and the interval covers the scatter of the wells alone."
 )
 
 

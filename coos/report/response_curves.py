@@ -226,7 +226,8 @@ def _verdict(fit: dose_response.Fit | None, unit: str) -> list[str]:
 
     low, high = float(fit.low), float(fit.high)
     if _name(fit) == "active":
-        return [f"active: EC50 {text(float(fit.log10_ec50))} ({text(low)} to {text(high)})"]
+        ends = f"{text(low)} to {text(high)}".replace("to step ", "to ")  # "step 4.1 to 4.4"
+        return [f"active: EC50 {text(float(fit.log10_ec50))} ({ends.removeprefix('step ')})"]
     if _name(fit) == "outside tested range":
         above = np.isfinite(low) and (not np.isfinite(high) or float(fit.midpoint) > (low + high) / 2)
         bound = (
