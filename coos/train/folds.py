@@ -142,10 +142,10 @@ class Trainer:
         self.config, self.study, self.folder = config, study, folder
         self.learner = phenotypes.make(config, study.source.dataset)
         run.check_network(self.learner)
-        used = np.unique(np.concatenate([fold.training for fold in study.folds]))
-        self.position = np.full(len(study.source), -1, np.int32)  # of every field among those on the device
-        self.position[used] = np.arange(len(used))
-        training = study.source.subset(used)
+        # Not those of the folds at hand: augmentation goes by this number, and must not change with the company.
+        self.position = np.full(len(study.source), -1, np.int32)
+        self.position[study.rows] = np.arange(len(study.rows))
+        training = study.source.subset(study.rows)
         self.is_resident = pipeline.fits_on_device(training, mode=config.data.mode)
         self._resident = pipeline.replicate(training.resident() if self.is_resident else {})
         self._predict = steps.make_predict(self.learner.predict)

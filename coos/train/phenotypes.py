@@ -82,10 +82,14 @@ def random_view(key: jax.Array, image: jax.Array) -> jax.Array:
 
 
 class Study(NamedTuple):
-    """The fields of a data set as a config sees them: `source` with labels (-1 of no class), table, folds."""
+    """The fields of a data set as a config sees them: `source` with labels (-1 of no class), table, folds.
+
+    `rows` are the fields that take part; a field's place among them is its number, whichever folds there are.
+    """
 
     source: Source
     table: pl.DataFrame
+    rows: np.ndarray
     folds: list[splits.Fold]
 
 
@@ -124,7 +128,7 @@ def study(config: ml_collections.ConfigDict) -> Study:
         folds.append(splits.Fold(EVERYTHING, rows, np.arange(len(table))))
     if not folds:
         raise ValueError("protocol.name='none' and soft=False: nothing to train")
-    return Study(source, table, folds)
+    return Study(source, table, rows, folds)
 
 
 def thinned(config: ml_collections.ConfigDict, table: pl.DataFrame, rows: np.ndarray) -> np.ndarray:

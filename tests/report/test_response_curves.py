@@ -104,7 +104,9 @@ def test_a_real_fit_and_dose_steps():
     fit = dose_response.fit(np.where(steps > 0, steps, -np.inf), y)
     curve = response_curves.Curve("a", steps, y, fit)
     axes = response_curves.response_plot([curve], unit="step").axes[0]
-    assert axes.get_title().startswith(f"a\nactive: EC50 step {float(fit.log10_ec50):.3g} ({float(fit.low):.3g} to ")
+    assert axes.get_title().startswith(
+        f"a\nactive: EC50 step {float(fit.log10_ec50):.3g} ({float(fit.low):.3g} to "
+    )
     assert (axes.get_xscale(), axes.get_xlabel()) == ("linear", "dose step")
     line = next(line for line in axes.get_lines() if len(line.get_xdata()) == 200)
     np.testing.assert_allclose(line.get_xdata()[[0, -1]], [1, 8])
