@@ -52,15 +52,21 @@ def of_network(config: ml_collections.ConfigDict, network: str) -> ml_collection
     return own
 
 
-def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> evaluator.Trained:
+def train(
+    config: ml_collections.ConfigDict, whole: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> evaluator.Trained:
     """Train what is missing of one network; returns its study and what was predicted.
+
+    `config` is that of the network, `whole` that of the study.
 
     Raises:
         ValueError: a setting that cannot be right, or a work directory of another config or data set.
     """
     study = phenotypes.study(config)
     learner = phenotypes.make(config, study.source.dataset)
-    parameters = summary.count(summary.shapes(learner.model, learner.prepared_shape())["params"])
+    shapes = summary.shapes(learner.model, learner.prepared_shape())["params"]
+    report.check(whole, config.model.name, study, shapes)
+    parameters = summary.count(shapes)
     own = config.copy_and_resolve_references()
     with own.unlocked():
         del own.protocol["repeats"]  # more of them may be added: the first stay as they are
@@ -88,7 +94,7 @@ def main(argv: list[str]) -> None:
         trained = {}
         for network in config.networks:
             logging.info("%s", network)
-            trained[network] = train(of_network(config, network), workdir / network)
+            trained[network] = train(of_network(config, network), config, workdir / network)
         missing = sum(len(one.missing) for one in trained.values())
         if missing:
             print(f"{missing} folds are still missing; the worker that trains the last writes the page")

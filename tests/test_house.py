@@ -9,13 +9,15 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import pytest
+from run_scripts import loaded
 
 from coos import models, optim, registry
 from coos import workdir as work
 from coos.data import preprocess
 from coos.evaluators import retrieval
+from coos.models import summary
 from coos.profiles import pipeline
-from coos.train import classification, run, single_cells
+from coos.train import classification, phenotypes, run, single_cells
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 FLOORS = [
@@ -73,7 +75,7 @@ def load_config(path):
 
 
 def test_every_config_is_of_a_known_kind():
-    studies = {"coos7", "cell_folder", "lincs", "bbbc021", "cell_painting"}
+    studies = {"coos7", "cell_folder", "lincs", "bbbc021", "cell_painting", "mcnn"}
     assert {path.parent.name for path in CONFIGS} == studies
     assert len(CONFIGS) == len(TRAININGS) + len(PIPELINES) + len(STUDIES)
 
@@ -129,6 +131,20 @@ def test_config_describes_a_network_for_single_cells_that_can_be_built(path):
         < max(float(rate(step)) for step in range(2 * config.num_epochs))
         <= config.optimizer.learning_rate * 1.0001
     )
+
+
+@pytest.mark.parametrize("path", of_task("phenotypes"), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_config_describes_networks_for_whole_fields_that_can_be_built(path):
+    config = load_config(path)
+    dataset = {"class_names": list("abc"), "image_shape": [1024, 1280, 3]}
+    with loaded("phenotypes.py") as script:
+        for network in config.networks:
+            own = script.of_network(config, network)
+            phenotypes.check(own)
+            learner = phenotypes.make(own, dataset)
+            shapes = summary.shapes(learner.model, learner.prepared_shape())["params"]
+            assert shapes["logits"]["kernel"].shape[-1] == 3
+            assert set(config.report.layers.get(network, ())) <= set(shapes)
 
 
 def test_every_experiment_of_the_thesis_is_a_config_of_its_own():

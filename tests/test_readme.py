@@ -50,7 +50,9 @@ def test_own_network_in_one_file(tinynet):
 
 
 def test_python_examples_run():
-    assays, profiles, network = (run(code) for code in examples())
+    assays, potency, profiles, network = (run(code) for code in examples())
+    assert int(potency["found"].verdict) == 1
+    assert 10 ** float(potency["found"].log10_ec50) == pytest.approx(2.8e-8, rel=0.02)
     assert assays["scores"].shape == (300, 20)
     assert network["output"]["logits"].shape == (4, 7)
     assert network["output"]["features"]["fc2"].shape == (4, 512)

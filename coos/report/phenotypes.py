@@ -1,7 +1,7 @@
 """One page about networks that tell phenotypes apart: accuracies, confusions, response curves, fields, kernel maps."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import ml_collections
@@ -16,6 +16,7 @@ from coos.profiles.table import listing
 from coos.report import html, montage, phenotype_plots, plots, response_curves
 from coos.report.folder import Folder
 from coos.train import run
+from coos.train.phenotypes import Study
 
 NONE = "no fold"
 NO_FOLDS = "One network was trained on all labelled fields; nothing was held out."
@@ -29,9 +30,30 @@ SOFT_NOTE = (
     "A network that was trained on all labelled fields looks at all wells. Wells of the lowest and highest doses and "
     "controls are among those it was trained on. Dots are wells, larger points medians over replicates with their "
     "median absolute deviation; the line is a four-parameter logistic through all wells, the band the 95 % interval "
-    "of EC50. It is where the network changes its mind: a network that switches between two extremes makes a steep curve "
-    "of a gentle one, and the interval covers the scatter of the wells alone."
+    "of EC50. It is where the network changes its mind: a network that switches between two extremes makes a steep "
+    "curve of a gentle one, and the interval covers the scatter of the wells alone."
 )
+
+
+def check(config: ml_collections.ConfigDict, network: str, study: Study, layers: Collection[str]) -> None:
+    """Refuse what the page could not show, before anything is trained. Raises ValueError naming the field.
+
+    `layers` are those that the network has.
+    """
+    phenotype, names = config.response.phenotype, study.source.class_names
+    if phenotype and phenotype not in names:
+        raise ValueError(f"response.phenotype={phenotype!r}: the classes are {', '.join(names)}")
+    if (phenotype or config.response.treatments) and not config.soft:
+        raise ValueError("response needs soft=True: a network that looks at all fields")
+    known = set(study.table["Metadata_compound"].drop_nulls())
+    unknown = [name for name in config.response.treatments if name not in known]
+    if unknown:
+        raise ValueError(f"response.treatments: no {unknown[0]!r}; there are {listing(sorted(known), 20)}")
+    for layer in config.report.layers.get(network, ()):
+        if layer not in layers:
+            raise ValueError(
+                f"report.layers.{network}: no layer {layer!r}; the network has {listing(sorted(layers), 40)}"
+            )
 
 
 def write(
@@ -182,10 +204,7 @@ def curves(
 ) -> tuple[str, list[dict[str, Any]]]:
     """The figure of one network's curves, and what the table says of them."""
     names, everything = one.study.source.class_names, one.everything
-    if phenotype not in names or everything is None:
-        raise ValueError(
-            f"response.phenotype={phenotype!r}: the classes are {', '.join(names)}, and config.soft must be set"
-        )
+    assert everything is not None, "`check` has seen to that"
     wells, probabilities = responses.of_wells(one.study.table, everything)
     found = responses.treatments(wells, probabilities)
     place = names.index(phenotype)
@@ -211,18 +230,13 @@ def all_classes(
     """The probabilities of all classes against the concentration, for the treatments of the config (Figure 5b)."""
     parts = []
     for network, one in trained.items():
-        if one.everything is None:
-            raise ValueError("response.treatments need config.soft: a network that looks at all fields")
+        assert one.everything is not None, "`check` has seen to that"
         found = responses.treatments(*responses.of_wells(one.study.table, one.everything))
-        known = {r.name: r for r in found}
-        unknown = [name for name in config.response.treatments if name not in known]
-        if unknown:
-            raise ValueError(
-                f"response.treatments: no {unknown[0]!r}; there are {listing(sorted(known), 20)}"
-            )
         drawn = [
-            response_curves.Curve(name, known[name].concentrations, known[name].responses)
+            response_curves.Curve(r.name, r.concentrations, r.responses)
             for name in config.response.treatments
+            for r in found
+            if r.name == name or r.name.startswith(f"{name}, ")  # of every cell line
         ]
         names = one.study.source.class_names
         figure = response_curves.class_response_plot(

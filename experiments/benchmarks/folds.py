@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 NETWORKS = 2
 BATCH, SIZE, CHANNELS = 4, 128, 2  # M-CNN on binned BBBC013
@@ -58,7 +59,7 @@ def run(kind: str, devices: int, seconds: float) -> float:
     optimizer = optax.sgd(1e-3, momentum=0.9)
 
     def loss(params, batch_stats, batch, key):
-        output = model.apply({"params": params}, batch["image"], train=True)
+        output: Any = model.apply({"params": params}, batch["image"], train=True)
         return losses.softmax_cross_entropy(output["logits"], batch["label"]), (batch_stats, {})
 
     shape = (BATCH, SIZE, SIZE, CHANNELS)
