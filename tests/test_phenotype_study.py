@@ -59,8 +59,8 @@ def test_the_page_says_what_the_folds_say(finished):
         found = work.load_predictions(finished / "mcnn" / "folds" / f"repeat-00{k}.npz")
         accuracies.append((found.probabilities.argmax(1) == found.labels).mean())
     (row,) = table_of(finished, "accuracies")
-    assert (float(row["mean"]), row["number"]) == (pytest.approx(np.mean(accuracies)), "2")
-    assert float(row["deviation"]) == pytest.approx(np.std(accuracies, ddof=1))
+    assert (float(row["mean"]), row["counted"]) == (pytest.approx(np.mean(accuracies)), "2")
+    assert float(row["sd"]) == pytest.approx(np.std(accuracies, ddof=1))
     assert f"<td>{100 * np.mean(accuracies):.1f}</td>" in text
     assert "100 (0)" in text  # published
     counts = {(r["true"], r["called"]): int(r["count"]) for r in table_of(finished, "confusion_mcnn")}

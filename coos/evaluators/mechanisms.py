@@ -19,7 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 
+from coos.evaluators import spread as spreads
 from coos.evaluators.held_out import Interval, wilson
+from coos.evaluators.spread import Spread
 from coos.metrics import retrieval
 from coos.metrics.retrieval import inputs
 from coos.profiles.table import Table
@@ -63,16 +65,6 @@ class Accuracy(NamedTuple):
     counted: int
     undefined: int
     tied: int
-
-
-class Spread(NamedTuple):
-    """Accuracies of `counted` mechanisms, each as one number; sd divides by counted - 1, mad is median |x - median|."""
-
-    mean: float
-    sd: float
-    median: float
-    mad: float
-    counted: int
 
 
 def require_known(keys: pl.DataFrame) -> None:
@@ -245,14 +237,7 @@ def per_mechanism(called: Called) -> pl.DataFrame:
 
 def spread(called: Called) -> Spread:
     """Mean, SD, median and MAD of the mechanisms' accuracies, as table 1 of Godinez et al. (2017) sums them up."""
-    values = per_mechanism(called)["accuracy"].drop_nulls().to_numpy()
-    if not len(values):
-        return Spread(np.nan, np.nan, np.nan, np.nan, 0)
-    middle = float(np.median(values))
-    deviation = float(values.std(ddof=1)) if len(values) > 1 else np.nan
-    return Spread(
-        float(values.mean()), deviation, middle, float(np.median(np.abs(values - middle))), len(values)
-    )
+    return spreads.spread(per_mechanism(called)["accuracy"].drop_nulls().to_numpy())
 
 
 def confusion(called: Called) -> np.ndarray:

@@ -7,7 +7,7 @@ share fields, so that the spread says how much a single division varies, not how
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -15,6 +15,7 @@ import numpy as np
 
 from coos import workdir as work
 from coos.evaluators.held_out import together
+from coos.evaluators.spread import Spread, spread
 from coos.splits import Fold
 from coos.train import folds
 from coos.train.phenotypes import EVERYTHING, Study
@@ -51,27 +52,6 @@ class Trained:
         """Mean loss of the last epoch of every fold's training."""
         rows = work.read_rows(self.workdir / "training.jsonl")
         return {row["split"]: row["value"] for row in rows if row["metric"] == "training_loss"}
-
-
-class Spread(NamedTuple):
-    """Statistics over divisions: `number` of them; NaN of none."""
-
-    mean: float
-    deviation: float  # of the sample, n - 1; NaN of a single one
-    median: float
-    absolute_deviation: float  # median of |x - median|, not scaled
-    number: int
-
-
-def spread(values: Sequence[float] | np.ndarray) -> Spread:
-    """Mean, standard deviation, median and median absolute deviation of the values that are defined."""
-    x = np.asarray(values, float)
-    x = x[np.isfinite(x)]
-    if not len(x):
-        return Spread(np.nan, np.nan, np.nan, np.nan, 0)
-    deviation = float(x.std(ddof=1)) if len(x) > 1 else np.nan
-    median = float(np.median(x))
-    return Spread(float(x.mean()), deviation, median, float(np.median(np.abs(x - median))), len(x))
 
 
 def confusion(predictions: Predictions, num_classes: int) -> np.ndarray:

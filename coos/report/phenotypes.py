@@ -11,7 +11,8 @@ from coos import concentrations
 from coos import workdir as work
 from coos.data.source import Source
 from coos.evaluators import kernel_maps, phenotypes, responses
-from coos.evaluators.phenotypes import Scores, Spread, Trained
+from coos.evaluators.phenotypes import Scores, Trained
+from coos.evaluators.spread import Spread
 from coos.profiles.table import listing
 from coos.report import html, montage, phenotype_plots, plots, response_curves
 from coos.report.folder import Folder
@@ -108,8 +109,8 @@ def summary(found: Mapping[str, Scores], config: ml_collections.ConfigDict) -> s
         over = scores.spreads["accuracy"]
         known = config.report.published.get(network)
         beside = f" (published {known[0]:g} ({known[1]:g}))" if known else ""
-        parts.append(f"{network} {100 * over.median:.0f} ({100 * over.deviation:.0f}){beside}")
-    number = max(scores.spreads["accuracy"].number for scores in found.values())
+        parts.append(f"{network} {100 * over.median:.0f} ({100 * over.sd:.0f}){beside}")
+    number = max(scores.spreads["accuracy"].counted for scores in found.values())
     return f"Median accuracy (standard deviation) over {number} divisions, in percent: {'; '.join(parts)}."
 
 
@@ -145,7 +146,7 @@ def accuracies(
                 [
                     html.escape(network),
                     f"{trained[network].parameters:,}",
-                    str(over.number),
+                    str(over.counted),
                     *(html.percent(getattr(over, name), reason=NONE) for name in Spread._fields[:4]),
                     html.percent(scores.spreads["balanced_accuracy"].mean, reason=NONE),
                     f"{np.mean(loss):.3f}" if loss else "",

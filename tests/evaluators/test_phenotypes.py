@@ -24,9 +24,9 @@ def test_the_spread_over_divisions():
     found = phenotypes.spread([*values, np.nan])
     expected = (values.mean(), values.std(ddof=1), np.median(values))
     np.testing.assert_allclose(found[:3], expected)
-    assert found.absolute_deviation == pytest.approx(scipy.stats.median_abs_deviation(values))
-    assert found.number == 9
-    assert np.isnan(phenotypes.spread([0.5]).deviation)
+    assert found.mad == pytest.approx(scipy.stats.median_abs_deviation(values))
+    assert found.counted == 9
+    assert np.isnan(phenotypes.spread([0.5]).sd)
     assert np.isnan(phenotypes.spread([])[:4]).all()
 
 
@@ -52,10 +52,10 @@ def test_scores_add_confusions_up_and_name_what_is_often_wrong():
     assert phenotypes.often_wrong(found) == [("y", 1, 2)]
     rows = phenotypes.result_rows(scores, {"split": "net"})
     means = {row["metric"]: row["value"] for row in rows if row["fold"] is None}
-    assert (means["accuracy/mean"], means["accuracy/number"]) == (0.75, 2)
+    assert (means["accuracy/mean"], means["accuracy/counted"]) == (0.75, 2)
     empty = phenotypes.scores({}, 2)
     assert empty.confusion.shape == (2, 2)
-    assert empty.spreads["accuracy"].number == 0
+    assert empty.spreads["accuracy"].counted == 0
 
 
 def plate(*, molar, fields=2):
