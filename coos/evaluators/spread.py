@@ -1,4 +1,4 @@
-"""Mean, standard deviation, median and median absolute deviation: how Godinez et al. 2017 (Table 1) sum up accuracies."""
+"""Mean, standard deviation, median and median absolute deviation, as in Godinez et al. 2017, Table 1."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
