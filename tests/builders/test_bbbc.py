@@ -112,7 +112,10 @@ def test_every_set_is_built_with_its_pixels_and_what_is_known(name, releases, tm
     controls = table["Metadata_control"].to_list()
     counts = (*metadata["counts"].values(), controls.count("negative"), controls.count("positive"))
     assert counts == COUNTS[name]
-    assert tuple(table.columns) == plate_fields.COLUMNS
+    measured = [
+        f"Metadata_control_{kind}_{channel}" for kind in ("mean", "std") for channel in metadata["channels"]
+    ]
+    assert table.columns == [*plate_fields.COLUMNS, *measured]
     assert metadata["simulated"] is True
     assert table.filter(pl.col("Metadata_control") == "negative")["Metadata_moa"].is_null().all()
     assert (metadata["form"], metadata["fields"]) == ("whole_fields", "fields.parquet")
@@ -144,6 +147,8 @@ def test_every_set_is_built_with_its_pixels_and_what_is_known(name, releases, tm
             np.testing.assert_allclose(example["control_std"], pixels.std(0), rtol=1e-6)
         else:
             assert np.isnan([example["control_mean"], example["control_std"]]).all()
+        stated = np.array([row[name] for name in measured], np.float32)
+        np.testing.assert_array_equal(stated, [*example["control_mean"], *example["control_std"]])
 
 
 def test_two_drugs_have_nine_steps_in_four_replicates(releases, tmp_path):
