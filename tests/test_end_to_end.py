@@ -159,7 +159,7 @@ def test_predictions_of_different_steps_are_not_reported_together(run, tmp_path)
 def test_build_says_which_datasets_there_are(tmp_path):
     done = call_script("build.py", "coos8", f"--data_dir={tmp_path}")
     assert done.returncode == 1
-    assert "no 'coos8'; available: cell_folder, cell_painting, coos7" in done.stderr
+    assert "no 'coos8'; available: bbbc, cell_folder, cell_painting, coos7" in done.stderr
     done = call_script("build.py", "cell_folder", f"--data_dir={tmp_path}", "--mirror=http://127.0.0.1")
     assert "--mirror: cell_folder does not have this option" in done.stderr
 
