@@ -49,9 +49,9 @@ class Trained:
 
     @property
     def training_loss(self) -> dict[str, float]:
-        """Mean loss of the last epoch of every fold's training."""
-        rows = work.read_rows(self.workdir / "training.jsonl")
-        return {row["split"]: row["value"] for row in rows if row["metric"] == "training_loss"}
+        """Mean loss of the last epoch of training of every fold of the protocol."""
+        held_out = (fold for fold in self.study.folds if fold.name != EVERYTHING)
+        return {f.name: work.read_json(folds.loss_path(self.workdir, f))["training_loss"] for f in held_out}
 
 
 def confusion(predictions: Predictions, num_classes: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from coos.report.folder import Folder
 from coos.train import run
 from coos.train.phenotypes import Study
 
-NONE = "no fold"
+NONE = "too few divisions"
 NO_FOLDS = "One network was trained on all labelled fields; nothing was held out."
 SHOWN_FIELDS, SHOWN_MISTAKES, SHOWN_KERNELS, CROP = 4, 15, 5, 320
 NOTE = (
@@ -109,9 +109,11 @@ def summary(found: Mapping[str, Scores], config: ml_collections.ConfigDict) -> s
         over = scores.spreads["accuracy"]
         known = config.report.published.get(network)
         beside = f" (published {known[0]:g} ({known[1]:g}))" if known else ""
-        parts.append(f"{network} {100 * over.median:.0f} ({100 * over.sd:.0f}){beside}")
+        spread = f" ({100 * over.sd:.0f})" if np.isfinite(over.sd) else ""
+        parts.append(f"{network} {100 * over.median:.0f}{spread}{beside}")
     number = max(scores.spreads["accuracy"].counted for scores in found.values())
-    return f"Median accuracy (standard deviation) over {number} divisions, in percent: {'; '.join(parts)}."
+    divisions = "one division" if number == 1 else f"{number} divisions"
+    return f"Median accuracy (standard deviation) over {divisions}, in percent: {'; '.join(parts)}."
 
 
 def accuracies(

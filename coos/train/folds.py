@@ -52,6 +52,11 @@ def folder_of(fold: Fold) -> str:
     return EVERYTHING if fold.name == EVERYTHING else "folds"
 
 
+def loss_path(folder: pathlib.Path, fold: Fold) -> pathlib.Path:
+    """Where the mean loss of a fold's last epoch of training lies."""
+    return folder / "training" / f"{safe_name(fold.name)}.json"
+
+
 def parameters_of(folder: pathlib.Path) -> pathlib.Path:
     """Where the network that was trained on everything lies."""
     return folder / EVERYTHING / "parameters"
@@ -222,9 +227,8 @@ class Trainer:
                     kept.save(step, of_device(variables, k), first)
             epoch = -(-len(fitting.fold.training) // self.config.batch_size) * self.config.augment.copies
             value = float(np.mean(fitting.losses[-epoch:]))
-            dataset = self.study.source.dataset["name"]
-            row = {"dataset": dataset, "split": name, "metric": "training_loss", "value": value, "step": step}
-            work.replace_rows(self.folder / "training.jsonl", [row])
+            # A file of its own: several workers may finish folds at once.
+            work.write_json(loss_path(self.folder, fitting.fold), {"step": step, "training_loss": value})
             place = folder_of(fitting.fold)
             work.save_predictions(self.folder, safe_name(name), found[k], step=step, folder=place)
             shutil.rmtree(self.folder / "unfinished" / safe_name(name), ignore_errors=True)

@@ -146,6 +146,11 @@ def thinned(config: ml_collections.ConfigDict, table: pl.DataFrame, rows: np.nda
         )
     ]
     kept, field = np.sort(np.concatenate(parts)), (whole_fields.ID,)
+    if (
+        any(data[name.removeprefix("data.")] for name in THINNING)
+        and table[whole_fields.WELL][kept].null_count()
+    ):
+        raise ValueError(f"{', '.join(THINNING)}: these fields are of no wells; leave all three at 0")
     return whole_fields.drawn(table, kept, of=well, unit=field, number=data.fields_per_well, seed=config.seed)
 
 
