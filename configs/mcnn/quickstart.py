@@ -1,4 +1,4 @@
-"""A narrow M-CNN on simulated plates in BBBC013's layout: `make mcnn`, two to three minutes on two cores.
+"""A narrow M-CNN on simulated plates in BBBC013's layout: `make mcnn`, two minutes on two cores.
 
 Ten divisions, and EC50 of both simulated drugs beside the planted ones. Simulated: this shows that the machinery works.
 """
