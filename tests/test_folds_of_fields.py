@@ -96,7 +96,7 @@ def test_classes_by_queries_and_by_column():
         ((("a", "Metadata_dose_step < 9"), ("b", "Metadata_dose_step = 0")), "f0 is both 'a' and 'b'"),
         ((("a", "Metadata_dose_step = 0"), ("b", "Metadata_dose_step = 77")), "data.classes: b"),
         ((("a", "Metadata_dose_step = 0"),), "at least two classes"),
-        ("Metadata_mao", "data.classes='Metadata_mao': no such column; there are"),
+        ("Metadata_mao", "data.target='Metadata_mao': no such column; there are"),
     ],
 )
 def test_wrong_classes_are_refused(rules, message):

@@ -114,6 +114,21 @@ def test_what_does_not_fit_is_said_and_nothing_is_lost(directory, finished, argu
     assert {p: p.read_bytes() for p in before} == before
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("coos7/quickstart.py", "has no class_names; its task is 'phenotypes'"),
+        ("lincs/quickstart.py", "its examples are whole fields, not places on plates"),
+    ],
+)
+def test_other_tasks_say_what_the_dataset_is_for(directory, tmp_path, config, message):
+    arguments = (f"--config.data.directory={directory}", f"--workdir={tmp_path / 'run'}")
+    done = call_script("train.py", f"--config={REPOSITORY / 'configs' / config}", *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_all_classes_of_chosen_treatments(directory, tmp_path):
     done = study(
         directory, tmp_path, "--config.protocol.name=none", "--config.response.phenotype=",

@@ -8,7 +8,7 @@ Published: M-CNN 100 (0), AlexNet 50 (0), GoogLeNet 50 (7) %. Where all predicti
 the accuracy is 50: that is what the two figures of 50 say.
 
 ":small" bins 5 x 5 pixels (fields of 128 x 128) and halves the widths of AlexNet and GoogLeNet; M-CNN keeps its
-own. Two CPU cores need 26 minutes for each network.
+own. Two CPU cores need 17 to 26 minutes for each network.
 
 The rate is chosen on training fields alone: of 0.001, 0.003 and 0.01 it is the one with which M-CNN's mean training
 loss in the last epoch of the first two repeats is lowest (small: 0.050, 0.003, 0.081). The same serves all networks,

@@ -85,8 +85,9 @@ def describe(directory: str | os.PathLike) -> dict[str, Any]:
     """
     dataset = sources.describe(directory)
     if "places" not in dataset:
-        kind = "assays" if "tasks" in dataset else "classes"
-        raise ValueError(f"{directory}: its examples have {kind}, not places on plates")
+        kinds = {"tasks": "have assays", "fields": "are whole fields"}
+        kind = next((text for name, text in kinds.items() if name in dataset), "have classes")
+        raise ValueError(f"{directory}: its examples {kind}, not places on plates")
     size = dataset["crop_size"]
     dataset["image_shape"] = [size, size, dataset["image_shape"][-1]]
     if dataset["form"] == "fields" and dataset["window"] != "exact":

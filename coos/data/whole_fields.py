@@ -92,29 +92,27 @@ def classes(
             )
         labels[found] = k
     names = tuple(name for name, _ in rules)
-    _require_all(labels, names)
+    _require_all(labels, names, "data.classes")
     return labels, names
 
 
 def _by_column(table: pl.DataFrame, column: str, eligible: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     if column not in table.columns:
-        raise ValueError(f"data.classes={column!r}: no such column; there are {listing(table.columns, 30)}")
+        raise ValueError(f"data.target={column!r}: no such column; there are {listing(table.columns, 30)}")
     values = [
         value if known else None for value, known in zip(table[column].to_list(), eligible, strict=True)
     ]
     names = tuple(sorted({str(value) for value in values if value is not None}))
     number = {name: k for k, name in enumerate(names)}
     labels = np.array([UNLABELLED if v is None else number[str(v)] for v in values], np.int32)
-    _require_all(labels, names)
+    _require_all(labels, names, f"data.target={column!r}")
     return labels, names
 
 
-def _require_all(labels: np.ndarray, names: Sequence[str]) -> None:
+def _require_all(labels: np.ndarray, names: Sequence[str], what: str) -> None:
     counts = {name: int((labels == k).sum()) for k, name in enumerate(names)}
     if len(names) < 2 or not all(counts.values()):
-        raise ValueError(
-            f"data.classes: fields by class are {counts}; at least two classes with fields are needed"
-        )
+        raise ValueError(f"{what}: fields by class are {counts}; at least two classes with fields are needed")
 
 
 def wells(table: pl.DataFrame) -> np.ndarray:

@@ -160,7 +160,7 @@ def _axis(curve: Curve, unit: str) -> _Axis:
         raise ValueError(f"{curve.name}: no concentration above 0 to draw")
     if unit == concentrations.DIMENSIONLESS:
         return _Axis(True, "", float(positive.min()) - CONTROL_GAP if (values == 0).any() else None)
-    name = concentrations.fitting_unit(positive)
+    name = concentrations.fitting_unit([10 ** np.log10(positive).mean()])  # of the middle of the axis
     lowest = positive.min() * concentrations.UNITS[name]
     return _Axis(False, name, float(lowest / 10**CONTROL_GAP) if (values == 0).any() else None)
 

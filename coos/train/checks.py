@@ -81,7 +81,12 @@ def _check_dtype(name: str) -> None:
         raise ValueError(f"model.dtype={name!r}: choose a floating type such as 'float32' or 'bfloat16'")
 
 
-TARGETS = {"classification": "class_names", "multitask": "tasks", "single_cells": "places"}
+TARGETS = {
+    "classification": "class_names",
+    "multitask": "tasks",
+    "single_cells": "places",
+    "phenotypes": "fields",  # of experiments/phenotypes.py
+}
 
 
 def check_targets(config: ml_collections.ConfigDict, dataset: dict[str, Any]) -> None:
