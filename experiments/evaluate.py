@@ -3,22 +3,30 @@
     python experiments/evaluate.py --workdir=runs/modern
     python experiments/evaluate.py --workdir=runs/modern --directory=data/cell_folder/mine/1.0.0 --sets=test
 
+    python experiments/evaluate.py --workdir=runs/modern --statistics=set
+
+With --statistics batch-norm statistics are those of the judged images, without a label: of each set, or of each plate or
+well in it. The result is a run of its own in <workdir>/statistics_<by>, which report.py shows beside the first.
 Writes predictions/<set>.npz and result rows to the work directory and prints a table. Predictions of another
 dataset go to other_datasets/<name>/ in the work directory, so that they never replace those of the run's own.
 """
 
 import pathlib
+import re
 import sys
 from typing import Any
 
 from absl import app, flags
 
 from coos import console
-from coos.evaluators import trained
+from coos.evaluators import adapted, trained
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Work directory of experiments/train.py.", required=True)
 _DIRECTORY = flags.DEFINE_string("directory", None, "Another built dataset (default: the one trained on).")
 _SETS = flags.DEFINE_list("sets", None, "Sets to judge (default: config.evaluation.sets).")
+_STATISTICS = flags.DEFINE_string(
+    "statistics", None, "Batch-norm statistics of the judged images, by 'set', 'plate', 'well' or 'id:PATTERN'."
+)
 
 SHOWN = (
     ("balanced_error", "accuracy", "cross_entropy", "expected_calibration_error"),
@@ -38,6 +46,17 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def evaluate(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """Judge the run as the flags say; returns the result rows."""
+    by = _STATISTICS.value
+    if not by:
+        return trained.evaluate(workdir, directory=_DIRECTORY.value, sets=_SETS.value)
+    if _DIRECTORY.value:
+        raise ValueError("--statistics: goes with the run's own data set, not with --directory")
+    out = workdir / re.sub(r"[^\w.+-]", "_", f"statistics_{by}")
+    return adapted.evaluate(workdir, out, by=by, sets=_SETS.value or ())
+
+
 def main(argv: list[str]) -> None:
     """Judge the run and print the table."""
     if len(argv) > 1:
@@ -45,7 +64,7 @@ def main(argv: list[str]) -> None:
     console.setup()
     workdir = pathlib.Path(_WORKDIR.value).resolve()
     try:
-        rows = trained.evaluate(workdir, directory=_DIRECTORY.value, sets=_SETS.value)
+        rows = evaluate(workdir)
     except (ValueError, OSError) as error:
         sys.exit(f"evaluate.py: {error}")
     print(table(rows))

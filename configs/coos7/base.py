@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.keep_checkpoints = 3
     config.select = "balanced_error"  # the validation error that picks the best step
     config.label_smoothing = 0.0
+    config.mixup = 0.0  # alpha of Beta(alpha, alpha), the share of an image in its blend; 0: images as they are
 
     config.data = ConfigDict()
     config.data.directory = ""  # as printed by experiments/build.py
@@ -42,7 +43,14 @@ def get_config() -> ConfigDict:
     config.augment.max_offset = -1  # -1: all that fit
     config.augment.flips = True
     config.augment.num_rotations = 4
-    config.augment.gain_spread = 0.0
+    config.augment.gain_spread = 0.0  # exposure: each channel times exp(u), u in [-spread, spread]
+    config.augment.brightness = 0.0  # each channel plus u, in units of the scaled image
+    config.augment.contrast = 0.0  # what deviates from a channel's mean times 1 + u
+
+    config.alignment = ConfigDict()  # CORAL: features that look alike in all groups of training cells
+    config.alignment.weight = 0.0  # 0: not aligned
+    config.alignment.by = "plate"  # "plate", "well", "class" or "id:PATTERN", see coos.data.groups
+    config.alignment.layer = "fc2"
 
     config.model = ConfigDict()
     config.model.name = "deeploc"

@@ -119,6 +119,8 @@ def chunks(
     for length in lengths:
         examples = np.stack([next(iterator) for _ in range(length)]).astype(np.int32)
         batch = {"example": examples, "label": source.labels[examples]}
+        if "group" in source.columns:  # of training cells whose groups the loss compares
+            batch["group"] = source.columns["group"][examples]
         if not resident:
             batch["image"] = source.gather(examples)
         yield Chunk(shard(batch, axis=1), examples, iterator.get_state())

@@ -71,7 +71,7 @@ def error_samples(comparison: Comparison, *, num_resamples: int = 1000, seed: in
     }
 
 
-def _average_drawn_seeds(samples: Samples, positions: list[int], seed: int) -> Samples:
+def average_drawn_seeds(samples: Samples, positions: list[int], seed: int) -> Samples:
     """Mean over seeds drawn with replacement; one draw serves all sets, so that gaps stay within a seed."""
     num_resamples = len(next(iter(samples.values())))
     shape = (num_resamples, len(positions))
@@ -82,7 +82,8 @@ def _average_drawn_seeds(samples: Samples, positions: list[int], seed: int) -> S
     }
 
 
-def _bounds(samples: np.ndarray) -> tuple[float, float]:
+def bounds(samples: np.ndarray) -> tuple[float, float]:
+    """Ends of the 95 % interval of bootstrapped values; NaN if all are undefined."""
     if np.isnan(samples).all():
         return float("nan"), float("nan")
     low, high = np.asarray(covariate_shift.interval(samples))
@@ -96,16 +97,17 @@ def error_rows(
     samples = error_samples(comparison, num_resamples=num_resamples, seed=seed)
     rows = []
     for name, positions in comparison.configurations.items():
-        drawn = _average_drawn_seeds(samples, positions, seed)
+        drawn = average_drawn_seeds(samples, positions, seed)
         for set_name in comparison.sets:
             row = {"configuration": name, "set": set_name, "seeds": len(positions)}
             row |= _point_scores(comparison, matrices, set_name, positions)
-            row["balanced_error_low"], row["balanced_error_high"] = _bounds(drawn[set_name])
+            row["balanced_error_low"], row["balanced_error_high"] = bounds(drawn[set_name])
             rows.append(row | _gap(comparison, matrices, drawn, set_name, positions))
     return rows
 
 
-def _errors(matrices: Samples, set_name: str, positions: list[int]) -> np.ndarray:
+def errors_of(matrices: Samples, set_name: str, positions: list[int]) -> np.ndarray:
+    """Balanced errors of some of the runs on a set."""
     return np.asarray(covariate_shift.balanced_error(matrices[set_name][positions]))
 
 
@@ -115,7 +117,7 @@ def _point_scores(
     """Means over seeds of what one set's predictions say."""
     predictions = [comparison.evaluated[set_name].predictions[i] for i in positions]
     pairs = [(p.labels, p.probabilities) for p in predictions]
-    errors = _errors(matrices, set_name, positions)
+    errors = errors_of(matrices, set_name, positions)
     absent = matrices[set_name][positions].sum(-1).min(0) == 0
     without = [c for c, missing in zip(comparison.class_names, absent, strict=True) if missing]
     return {
@@ -138,8 +140,8 @@ def _gap(
     reference = comparison.reference
     if reference not in comparison.sets:
         return dict.fromkeys(("gap", "gap_low", "gap_high"), float("nan"))
-    errors = [_errors(matrices, name, positions).mean() for name in (set_name, reference)]
-    low, high = _bounds(drawn[set_name] - drawn[reference])
+    errors = [errors_of(matrices, name, positions).mean() for name in (set_name, reference)]
+    low, high = bounds(drawn[set_name] - drawn[reference])
     return {"gap": float(covariate_shift.gap(*errors)), "gap_low": low, "gap_high": high}
 
 

@@ -1,4 +1,4 @@
-"""Probabilities of every example of a source, over all devices and processes."""
+"""What a network says of every example of a source, over all devices and processes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,22 +21,34 @@ def predict(
     batch_size: int,
     progress: str | None = None,
 ) -> Predictions:
-    """Probabilities of every example of `source`, in its order.
+    """Probabilities of every example of `source`, in its order, see `rows_of`."""
+    found = rows_of(predict_batch, variables, source, batch_size=batch_size, progress=progress)
+    return Predictions(source.ids, source.labels, found, source.columns)
 
-    `predict_batch(variables, batch)` is a compiled step over all local devices. With `progress`, a bar of that
-    name is shown. Every process returns the predictions of all.
+
+def rows_of(
+    compute_batch: Callable[[Any, dict[str, Any]], jax.Array],
+    variables: Any,
+    source: Source,
+    *,
+    batch_size: int,
+    progress: str | None = None,
+) -> np.ndarray:
+    """What is computed of every example of `source`, (N, D) float32, in its order.
+
+    `compute_batch(variables, batch)` is a compiled step over all local devices. With `progress`, a bar of that
+    name is shown. Every process returns the rows of all.
     """
     batch_size += -batch_size % jax.local_device_count()
-    probabilities, examples = [], []
+    parts, examples = [], []
     batches = pipeline.prefetch(pipeline.evaluation_batches(source, batch_size=batch_size))
     total = -(-len(source) // (batch_size * jax.process_count()))
     for numbers, batch in tqdm(batches, total=total, desc=progress, disable=None if progress else True):
-        output = predict_batch(variables, batch)
+        output = compute_batch(variables, batch)
         rows = np.concatenate([np.asarray(shard.data) for shard in output.addressable_shards])
-        probabilities.append(rows.reshape(-1, rows.shape[-1])[: len(numbers)])
+        parts.append(rows.reshape(-1, rows.shape[-1])[: len(numbers)])
         examples.append(numbers)
-    ordered = _collect(np.concatenate(examples), np.concatenate(probabilities), len(source))
-    return Predictions(source.ids, source.labels, ordered, source.columns)
+    return _collect(np.concatenate(examples), np.concatenate(parts), len(source))
 
 
 def _collect(examples: np.ndarray, rows: np.ndarray, total: int) -> np.ndarray:
