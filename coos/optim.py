@@ -78,7 +78,8 @@ def _step(config: Any) -> optax.Schedule:
 def create(config: Any, *, num_steps: int) -> optax.GradientTransformation:
     """The optimizer of `config` (name, learning_rate, schedule, weight_decay, momentum, clip_norm).
 
-    "adamw" decays kernels only (arrays of two or more axes), not biases and batch norms.
+    "adamw" decays kernels only (arrays of two or more axes), not biases and batch norms. It and "adam" take `beta1` from
+    the config, 0.9 where it has none.
 
     "sgd" adds weight_decay * parameter to the gradient after the clipping. By default it is PyTorch's (what Hofmarcher
     et al. 2019 train with): every parameter decays, v = momentum v + gradient, parameter -= rate v. Fields that a
@@ -93,9 +94,10 @@ def create(config: Any, *, num_steps: int) -> optax.GradientTransformation:
     lambda = 1e-4 (equation 3.1); the code has 1e-5.
     """
     rate = schedule(config, num_steps=num_steps)
+    beta1 = config.get("beta1", 0.9)
     rules = {
-        "adam": lambda: optax.adam(rate),
-        "adamw": lambda: optax.adamw(rate, weight_decay=config.weight_decay, mask=_is_kernel),
+        "adam": lambda: optax.adam(rate, b1=beta1),
+        "adamw": lambda: optax.adamw(rate, b1=beta1, weight_decay=config.weight_decay, mask=_is_kernel),
         "sgd": lambda: _sgd(config, rate),
     }
     if config.name not in rules:

@@ -49,9 +49,9 @@ def network(config: ConfigDict) -> ConfigDict:
 
 
 def paint(config: ConfigDict) -> None:
-    """Paired cell inpainting a quarter as wide, with pairs from one field."""
-    config.num_steps, config.batch_size = 600, 32
+    """Paired cell inpainting an eighth as wide, with pairs from one field."""
+    config.num_steps, config.batch_size = 300, 32
     config.evaluate_every = config.checkpoint_every = 100
-    config.model.width = 24
+    config.model.width = 12
     config.optimizer.learning_rate = 1e-3
     config.pairs.by = CLASS_AND_FIELD

@@ -31,20 +31,32 @@ class TargetColumns:
         self._texts["ids"].append(example["id"].decode())
         if not self._of_tasks:
             self._labels[row] = example["label"]
+            self._take_texts(example)
             return
         self._labels[row, example["label_positions"]] = example["label_values"]
         self._counts[row] = example["cell_count"]
+        self._take_texts(example)
+
+    def _take_texts(self, example: dict[str, Any]) -> None:
         for name in TEXT_COLUMNS:
-            self._texts.setdefault(name, []).append(example[name].decode())
+            if name in example:
+                self._texts.setdefault(name, []).append(example[name].decode())
 
     def arrays(self) -> dict[str, Any]:
-        """All of them by name; the name of a well is made unique by that of its plate."""
+        """All of them by name; the name of a well is made unique by that of its plate.
+
+        Of cells with a class, what is empty for all of them is not known, and left out.
+        """
         texts = {name: np.array(values, dtype=np.str_) for name, values in self._texts.items()}
         if not self._of_tasks:
-            return {"labels": self._labels, **texts}
-        plates, wells = texts["plate"].tolist(), texts["well"].tolist()
-        texts["well"] = np.array([f"{p}-{w}" for p, w in zip(plates, wells, strict=True)], dtype=np.str_)
-        return {"labels": self._labels, "cell_count": self._counts, **texts}
+            texts = {name: values for name, values in texts.items() if name == "ids" or (values != "").any()}
+        if "plate" in texts and "well" in texts:
+            plates, wells = texts["plate"].tolist(), texts["well"].tolist()
+            texts["well"] = np.array(
+                [f"{p}-{w}" for p, w in zip(plates, wells, strict=True)], dtype=np.str_
+            )
+        counts = {"cell_count": self._counts} if self._of_tasks else {}
+        return {"labels": self._labels, **counts, **texts}
 
 
 class PlaceColumns:

@@ -39,13 +39,15 @@ def index_iterator(
     seed: int,
     epoch_share: float = 1.0,
     balance: np.ndarray | None = None,
+    partners: np.ndarray | None = None,
 ) -> grain.DatasetIterator:
     """Endless iterator over this process's share of shuffled batches of example numbers.
 
     Every epoch is a new permutation of all examples, with `epoch_share` a new random subset of that share, or with
     `balance`, their classes (N,), what `balanced_order` draws; batch k holds elements k*batch_size and following of the
     endless sequence, whatever the number of processes: process p of P takes every P-th of them from p on.
-    Grain iterates over batch numbers and keeps the state; a batch is looked up in its epoch's permutation in
+    With `partners`, the numbers of their groups (N,), every example becomes a pair (B, 2): itself, and another of its
+    group, drawn anew in every batch. Grain iterates over batch numbers and keeps the state; a batch is looked up in its epoch's permutation in
     one go, since Grain's own shuffle costs about 15 us an element, which a GPU would wait for.
 
     Raises:
@@ -72,8 +74,41 @@ def index_iterator(
         epochs, places = np.divmod(batch * batch_size + mine, epoch_size)
         return np.concatenate([order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
 
-    batches = grain.MapDataset.range(ENDLESS).map(examples)
+    draw = None if partners is None else partner_drawer(partners)
+
+    def pairs(batch: int) -> np.ndarray:
+        """The examples of a batch with their partners, drawn for the whole batch, whatever part of it is ours."""
+        ours = examples(batch)
+        if draw is None:
+            return ours
+        generators = np.random.default_rng((seed, batch, 1)).random(batch_size)[mine]
+        return np.stack([ours, draw(ours, generators)], axis=1)
+
+    batches = grain.MapDataset.range(ENDLESS).map(pairs)
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
+
+
+def partner_drawer(groups: np.ndarray) -> Callable[[np.ndarray, Any], np.ndarray]:
+    """A function of examples (B,) and a generator, or uniform numbers (B,) in [0, 1), that draws a partner for each.
+
+    A partner is another example of the same group, each as likely as any. `groups` (N,) are the numbers of the groups;
+    each of them has at least two members.
+    """
+    order = np.argsort(groups, kind="stable")
+    place = np.empty(len(groups), np.int64)
+    place[order] = np.arange(len(groups))
+    ordered = groups[order]
+    first = np.searchsorted(ordered, groups, side="left")
+    size = np.searchsorted(ordered, groups, side="right") - first
+    if len(groups) and size.min() < 2:
+        raise ValueError(f"example {int(size.argmin())} is alone in its group and has no partner")
+
+    def draw(examples: np.ndarray, chance: Any) -> np.ndarray:
+        uniform = chance.random(len(examples)) if isinstance(chance, np.random.Generator) else chance
+        steps = 1 + (uniform * (size[examples] - 1)).astype(np.int64)
+        return order[first[examples] + (place[examples] - first[examples] + steps) % size[examples]]
+
+    return draw
 
 
 def balanced_order(classes: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -25,6 +25,7 @@ from coos.data import collected_columns, records
 
 BLOCK_BYTES = 2**25  # decoded at once
 READERS = 8  # threads that read records
+COLUMNS_VERSION = 2  # of what the columns of a cache hold
 STORES = ("auto", "cache", "records")
 LARGE_IMAGE, LARGE_SPLIT = 2**18, 2**36  # bytes, from which on "auto" reads records: 256 KiB, 64 GiB
 TARGETS = {
@@ -207,8 +208,8 @@ def _cache_place(dataset: dict[str, Any], cache_dir: str | os.PathLike | None) -
 
 
 def _fingerprint(directory: pathlib.Path, split: str) -> str:
-    """Hash of everything the cache depends on: descriptions, and name, size and time of the split's shards."""
-    digest = hashlib.sha256(split.encode())
+    """Hash of everything the cache depends on: its own layout, descriptions, and name, size and time of the split's shards."""
+    digest = hashlib.sha256(f"{split} {COLUMNS_VERSION}".encode())
     for name in ("dataset_info.json", "features.json", "metadata.json"):
         digest.update((directory / name).read_bytes())
     for shard in sorted(directory.glob(f"*-{split}.array_record-*")):

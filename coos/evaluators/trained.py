@@ -13,7 +13,7 @@ from absl import logging
 from coos import workdir as work
 from coos.data import pipeline
 from coos.data import source as sources
-from coos.evaluators import classification, multitask, single_cells
+from coos.evaluators import classification, inpainting, multitask, single_cells
 from coos.train import run
 from coos.train.predict import predict
 from coos.train.record import refuse_other_images
@@ -25,6 +25,7 @@ TASKS: dict[str, ModuleType] = {
     "classification": classification,
     "multitask": multitask,
     "single_cells": single_cells,
+    "inpainting": inpainting,
 }
 
 

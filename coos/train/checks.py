@@ -85,6 +85,7 @@ TARGETS = {
     "classification": "class_names",
     "multitask": "tasks",
     "single_cells": "places",
+    "inpainting": "class_names",
     "phenotypes": "fields",  # of experiments/phenotypes.py
 }
 

@@ -1,6 +1,6 @@
 """A training run from a config: data, network, loss and loop put together, whatever the task.
 
-A task is a module of this package (`coos.train.classification`, `multitask`, `single_cells`) with
+A task is a module of this package (`coos.train.classification`, `multitask`, `single_cells`, `inpainting`) with
 
     complete(config)                            the config with what the data set decides, checked
     describe(config, directory)                 a data set as `coos.data.source.describe` does, seen with this config
@@ -32,7 +32,7 @@ from coos import workdir as work
 from coos.data import pipeline
 from coos.data.source import Source
 from coos.models import summary
-from coos.train import classification, loop, multitask, record, single_cells, steps, weights
+from coos.train import classification, inpainting, loop, multitask, record, single_cells, steps, weights
 from coos.train import state as states
 from coos.train.checkpoint import Checkpoints
 from coos.train.learner import Learner
@@ -46,6 +46,7 @@ TASKS: dict[str, ModuleType] = {
     "classification": classification,
     "multitask": multitask,
     "single_cells": single_cells,
+    "inpainting": inpainting,
 }
 
 
@@ -170,13 +171,17 @@ def check_network(learner: Learner) -> None:
 
 
 def make_iterator(config: ml_collections.ConfigDict, training: Source) -> Any:
-    """The iterator over shuffled batches of training examples; with `data.balance` every class counts alike."""
+    """The iterator over shuffled batches of training examples; with `data.balance` every class counts alike.
+
+    Where the examples have a column "partners", the number of their group, it is one over pairs.
+    """
     return pipeline.index_iterator(
         len(training),
         batch_size=config.batch_size,
         seed=config.seed,
         epoch_share=config.data.get("epoch_share", 1.0),
         balance=training.labels if config.data.get("balance", False) else None,
+        partners=training.columns.get("partners"),
     )
 
 
