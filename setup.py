@@ -15,6 +15,7 @@ TEST = [
     # oracles of the tests alone
     "copairs>=0.5.2,<0.6",
     "keras>=3.12,<4",  # on its JAX backend
+    "mahotas>=1.4.18,<2",
     "pycytominer>=1.7.1,<2",  # 1.3.0 to 1.7.0 sphere wrongly
 ]
 ANNDATA = ["anndata>=0.11,<0.13"]  # coos.profiles.files.write_anndata
