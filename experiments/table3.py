@@ -42,7 +42,7 @@ flags.mark_flag_as_required("config")
 IMPORT = (
     "import them with\n  python experiments/import_weights.py --network={network} --weights=keras --out=weights/{network}"
     "\nand give --config.features.{name}.weights=weights/{network}; or let it run with random weights, labelled so, with "
-    "--config.features.{name}.untrained=True; or leave its blocks out with --config.blocks.{block}.used=False"
+    "--config.features.{name}.untrained=True; or leave its blocks out of --config.table"
 )
 
 
@@ -58,8 +58,11 @@ def network_config(config: ml_collections.ConfigDict, name: str, seed: int) -> m
 
 
 def used_blocks(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
-    """The blocks of the table that are wanted, by name."""
-    return {name: block for name, block in config.blocks.items() if block.used}
+    """The blocks of the table by name, in its order; ValueError for one that the config does not describe."""
+    unknown = [name for name in config.table if name not in config.blocks]
+    if unknown or not config.table:
+        raise ValueError(f"config.table={tuple(config.table)}: choose from {', '.join(config.blocks)}")
+    return {name: config.blocks[name] for name in config.table}
 
 
 def needed_networks(config: ml_collections.ConfigDict) -> list[str]:
@@ -97,7 +100,7 @@ def check(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def _check_weights(config: ml_collections.ConfigDict, block: str, name: str) -> None:
     features = config.features[name]
     if features.kind == "rgb" and not features.weights and not features.untrained:
-        text = IMPORT.format(network=features.network, name=name, block=block)
+        text = IMPORT.format(network=features.network, name=name)
         raise ValueError(f"block {block!r} needs weights of {features.network}: {text}")
 
 

@@ -15,6 +15,16 @@ from ml_collections import ConfigDict
 from configs.coos7 import deeploc, pci, shift
 
 SETS = ("training", "test1", "test2", "test3", "test4")
+BLOCKS = (
+    "deeploc_fc2",
+    "texture",
+    "pci_conv3",
+    "pci_conv4",
+    "pci_conv5",
+    "vgg16_conv3_3",
+    "vgg16_conv4_1",
+    "vgg16_conv4_2",
+)
 PUBLISHED = {
     "DeepLoc, end to end": (1.2, 1.2, 1.5, 7.4, 5.4),
     "DeepLoc (FC2), kNN": (1.1, 1.3, 1.5, 6.9, 4.7),
@@ -56,6 +66,7 @@ def get_config(size: str = "published") -> ConfigDict:
     config.networks = networks()
     config.features = features()
     config.blocks = blocks()
+    config.table = BLOCKS  # which of them, in which order
     config.end_to_end = ("deeploc",)
     config.classifiers = classifiers()
     config.shift = ConfigDict()
@@ -115,7 +126,7 @@ def blocks() -> ConfigDict:
     found = ConfigDict()
 
     def add(name: str, title: str, method: str, source: str, part: str) -> None:
-        fields = {"title": title, "method": method, "features": source, "parts": (part,), "used": True}
+        fields = {"title": title, "method": method, "features": source, "parts": (part,)}
         found[name] = ConfigDict(fields)
 
     add("deeploc_fc2", "DeepLoc (FC2)", "DeepLoc", "deeploc", "fc2")

@@ -64,12 +64,21 @@ class CellFeatures:
         )
 
 
-def of_texture(**options: Any) -> CellFeatures:
-    """Haralick's texture of the first channel and statistics of its intensities, with options of `coos.texture`."""
+def of_texture(*, undefined: float | None = None, **options: Any) -> CellFeatures:
+    """Haralick's texture of the first channel and statistics of its intensities, with options of `coos.texture`.
+
+    A channel without contrast has no correlation with another, which is NaN and refused when it is written; a number in
+    `undefined` stands in its place.
+    """
+
+    def compute(_: Any, images: Array) -> dict[str, Array]:
+        found = textures.texture(images, **options)
+        return {"texture": found if undefined is None else jnp.where(jnp.isnan(found), undefined, found)}
+
     return CellFeatures(
-        compute=lambda _, images: {"texture": textures.texture(images, **options)},
+        compute=compute,
         variables={},
-        identity={"kind": "texture", **options},
+        identity={"kind": "texture", "undefined": undefined, **options},
         names={"texture": textures.names(**{k: v for k, v in options.items() if k == "scales"})},
     )
 
@@ -209,7 +218,8 @@ def _features(step: Any, variables: Any, batch_size: int, source: Source, progre
     if wrong.any():
         raise ValueError(
             f"{progress}: features of {wrong.sum()} cells are not finite, such as of {str(source.ids[wrong][0])!r}; "
-            "look at these images, or did training diverge?"
+            "look at these images (is a channel empty? texture takes a value for that: options.undefined), or did training "
+            "diverge?"
         )
     return found
 
