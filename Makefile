@@ -1,7 +1,7 @@
 # make quickstart: COOS-7 in small: simulate, build, train, evaluate, report. make cell_painting: the same for Cell
 # Painting/ChEMBL, with labels, two networks and a comparison. make lincs: LINCS, with plates, a network, profiles and their
 # retrieval. make mcnn: M-CNN, with a plate of two drugs, divisions, curves and EC50. make test: the tests. All set up .venv
-# first.
+# first. make table3: COOS-7's Table 3 in small, representations and classifiers and methods against the shift.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -13,12 +13,13 @@ FNN_FLAGS ?=
 PLATE_FLAGS ?=
 LINCS_FLAGS ?=
 MCNN_FLAGS ?=
+TABLE3_FLAGS ?=
 
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES ?= -1
 
-.PHONY: quickstart cell_painting lincs mcnn test test-slow lint clean
+.PHONY: quickstart cell_painting lincs mcnn table3 test test-slow lint clean
 
 quickstart: $(INSTALLED)
 	rm -rf data/quickstart runs/quickstart
@@ -27,6 +28,15 @@ quickstart: $(INSTALLED)
 	$(BIN)/python experiments/train.py --config=configs/coos7/quickstart.py --workdir=runs/quickstart/run $(QUICKSTART_FLAGS)
 	$(BIN)/python experiments/evaluate.py --workdir=runs/quickstart/run
 	$(BIN)/python experiments/report.py --workdirs=runs/quickstart/run --out=runs/quickstart/report
+
+CELLS := data/table3_quickstart
+
+table3: $(INSTALLED)
+	rm -rf $(CELLS) runs/table3_quickstart
+	$(BIN)/python experiments/simulate.py coos7 --out=$(CELLS)/release --cells_per_class=100 --seed=0
+	$(BIN)/python experiments/build.py coos7 --source=$(CELLS)/release --data_dir=$(CELLS)
+	$(BIN)/python experiments/table3.py --config=configs/coos7/table3.py:small --workdir=runs/table3_quickstart $(TABLE3_FLAGS) \
+		--config.data.directory=$(CELLS)/coos7/uint16/1.1.0
 
 SCREEN := data/cell_painting_quickstart
 PAGES := runs/cell_painting_quickstart
@@ -60,7 +70,8 @@ lincs: $(INSTALLED)
 WELLS := data/mcnn_quickstart
 
 mcnn: $(INSTALLED)
-	rm -rf $(WELLS) runs/mcnn_quickstart
+	rm -rf $(WELLS) runs/mcnn_quickstart \
+		$(CELLS) runs/table3_quickstart
 	$(BIN)/python experiments/simulate.py bbbc --set=bbbc013 --out=$(WELLS)/release --height=128 --width=128 --seed=0
 	$(BIN)/python experiments/build.py bbbc --builder_config=bbbc013 --source=$(WELLS)/release --data_dir=$(WELLS)
 	$(BIN)/python experiments/phenotypes.py --config=configs/mcnn/quickstart.py --workdir=runs/mcnn_quickstart $(MCNN_FLAGS) \
@@ -84,4 +95,5 @@ $(INSTALLED): setup.py constraints.txt
 	touch $(INSTALLED)
 
 clean:
-	rm -rf .venv .jax_cache data/quickstart runs/quickstart $(SCREEN) $(PAGES) $(PLATES) $(STUDY) $(WELLS) runs/mcnn_quickstart
+	rm -rf .venv .jax_cache data/quickstart runs/quickstart $(SCREEN) $(PAGES) $(PLATES) $(STUDY) $(WELLS) runs/mcnn_quickstart \
+		$(CELLS) runs/table3_quickstart

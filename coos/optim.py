@@ -78,8 +78,8 @@ def _step(config: Any) -> optax.Schedule:
 def create(config: Any, *, num_steps: int) -> optax.GradientTransformation:
     """The optimizer of `config` (name, learning_rate, schedule, weight_decay, momentum, clip_norm).
 
-    "adamw" decays kernels only (arrays of two or more axes), not biases and batch norms. It and "adam" take `beta1` from
-    the config, 0.9 where it has none.
+    "adamw" decays kernels only (arrays of two or more axes), not biases and batch norms. It and "adam" take `beta1`
+    from the config, 0.9 where it has none.
 
     "sgd" adds weight_decay * parameter to the gradient after the clipping. By default it is PyTorch's (what Hofmarcher
     et al. 2019 train with): every parameter decays, v = momentum v + gradient, parameter -= rate v. Fields that a

@@ -9,6 +9,8 @@
     python experiments/benchmark.py lincs     # single cells: export, cropping, training, profiling; beside PyTorch
     python experiments/benchmark.py dose_response # concentration-response fits, beside SciPy; coverage, false alarms
     python experiments/benchmark.py folds     # networks side by side on devices, beside one after another
+    python experiments/benchmark.py features  # texture of cells, beside mahotas
+    python experiments/benchmark.py classifiers # kNN and L1 logistic regression, beside scikit-learn
 
 Other networks and sizes: --config=configs/coos7/modern.py --config.model.width=64 and so on. The images are
 simulated in memory: their content does not matter for speed.
@@ -25,7 +27,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 from absl import app, flags
-from benchmarks import cells, dose_response, folds, models, multitask, retrieval, views
+from benchmarks import cells, classifiers, dose_response, features, folds, models, multitask, retrieval, views
 from ml_collections import config_flags
 
 from coos import console, optim
@@ -44,7 +46,7 @@ _ONLY = flags.DEFINE_string(
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed stretches of each kind, taken in turns.", lower_bound=1)
 _BATCH = flags.DEFINE_integer(
-    "batch", None, "models, views, lincs: images per batch, instead of the usual.", 1
+    "batch", None, "models, views, lincs, features: images per batch, instead of the usual.", 1
 )
 _DTYPE = flags.DEFINE_enum(
     "dtype",
@@ -195,6 +197,8 @@ OTHERS: dict[str, Callable[[], None]] = {
     "retrieval": lambda: retrieval.main(rounds=_ROUNDS.value, only=_ONLY.value),
     "models": measure_models,
     "folds": lambda: folds.main(rounds=_ROUNDS.value),
+    "features": lambda: features.main(rounds=_ROUNDS.value, batch=_BATCH.value),
+    "classifiers": lambda: classifiers.main(rounds=_ROUNDS.value),
     "dose_response": lambda: dose_response.main(rounds=_ROUNDS.value),
     "multitask": lambda: multitask.main(rounds=_ROUNDS.value),
     "views": lambda: views.main(

@@ -5,8 +5,8 @@
 
     python experiments/evaluate.py --workdir=runs/modern --statistics=set
 
-With --statistics batch-norm statistics are those of the judged images, without a label: of each set, or of each plate or
-well in it. The result is a run of its own in <workdir>/statistics_<by>, which report.py shows beside the first.
+With --statistics batch-norm statistics are those of the judged images, without a label: of each set, or of each plate
+or well in it. The result is a run of its own in <workdir>/statistics_<by>, which report.py shows beside the first.
 Writes predictions/<set>.npz and result rows to the work directory and prints a table. Predictions of another
 dataset go to other_datasets/<name>/ in the work directory, so that they never replace those of the run's own.
 """
@@ -25,7 +25,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Work directory of experiments/t
 _DIRECTORY = flags.DEFINE_string("directory", None, "Another built dataset (default: the one trained on).")
 _SETS = flags.DEFINE_list("sets", None, "Sets to judge (default: config.evaluation.sets).")
 _STATISTICS = flags.DEFINE_string(
-    "statistics", None, "Batch-norm statistics of the judged images, by 'set', 'plate', 'well' or 'id:PATTERN'."
+    "statistics",
+    None,
+    "Batch-norm statistics of the judged images, by 'set', 'plate', 'well' or 'id:PATTERN'.",
 )
 
 SHOWN = (

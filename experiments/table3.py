@@ -40,9 +40,9 @@ _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Do nothing but write the
 flags.mark_flag_as_required("config")
 
 IMPORT = (
-    "import them with\n  python experiments/import_weights.py --network={network} --weights=keras --out=weights/{network}"
-    "\nand give --config.features.{name}.weights=weights/{network}; or let it run with random weights, labelled so, with "
-    "--config.features.{name}.untrained=True; or leave its blocks out of --config.table"
+    "import them with\n  python experiments/import_weights.py --network={network} --weights=keras "
+    "--out=weights/{network}\nand give --config.features.{name}.weights=weights/{network}; or let it run with random "
+    "weights, labelled so, with --config.features.{name}.untrained=True; or leave its blocks out of --config.table"
 )
 
 
@@ -67,8 +67,14 @@ def used_blocks(config: ml_collections.ConfigDict) -> dict[str, ml_collections.C
 
 def needed_networks(config: ml_collections.ConfigDict) -> list[str]:
     """Networks that blocks, shift methods and rows of the table need, in the order of the config."""
-    of_features = {config.features[block.features].get("network_run") for block in used_blocks(config).values()}
-    of_shift = {config.shift.plain, *config.shift.methods, *(a.network for a in config.shift.adapted.values())}
+    of_features = {
+        config.features[block.features].get("network_run") for block in used_blocks(config).values()
+    }
+    of_shift = {
+        config.shift.plain,
+        *config.shift.methods,
+        *(a.network for a in config.shift.adapted.values()),
+    }
     wanted = of_features | of_shift | set(config.end_to_end)
     return [name for name in config.networks if name in wanted]
 
@@ -76,7 +82,9 @@ def needed_networks(config: ml_collections.ConfigDict) -> list[str]:
 def check(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The data set; ValueError for whatever cannot be right, before anything is computed."""
     if not config.data.directory:
-        raise ValueError("config.data.directory: say which built data set, as printed by experiments/build.py")
+        raise ValueError(
+            "config.data.directory: say which built data set, as printed by experiments/build.py"
+        )
     dataset = sources.describe(config.data.directory)
     if "class_names" not in dataset:
         raise ValueError(f"{config.data.directory}: has no classes; this study compares classifiers")
@@ -87,8 +95,14 @@ def check(config: ml_collections.ConfigDict) -> dict[str, Any]:
         raise ValueError(f"config.report.reference={config.report.reference!r} is not in config.data.sets")
     unknown = [name for name in config.classifiers if name not in classifiers.CLASSIFIERS]
     if unknown or not config.seeds:
-        raise ValueError(f"config.classifiers={config.classifiers}: choose from {tuple(classifiers.CLASSIFIERS)}")
-    networks = [*config.shift.methods, *config.end_to_end, *([config.shift.plain] if config.shift.plain else [])]
+        raise ValueError(
+            f"config.classifiers={config.classifiers}: choose from {tuple(classifiers.CLASSIFIERS)}"
+        )
+    networks = [
+        *config.shift.methods,
+        *config.end_to_end,
+        *([config.shift.plain] if config.shift.plain else []),
+    ]
     for name in networks:
         if name not in config.networks:
             raise ValueError(f"no network {name!r}; config.networks has {', '.join(config.networks)}")

@@ -21,7 +21,8 @@ from coos.train import classification, phenotypes, run, single_cells
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 FLOORS = [
-    {"registry", "losses", "optim", "splits", "workdir", "metrics", "console", "concentrations"},
+    {"registry", "losses", "optim", "splits", "workdir", "metrics", "console", "concentrations", "texture"},
+    {"classifiers"},
     {"profiles"},
     {"data"},
     {"models"},
@@ -35,7 +36,9 @@ MODULES = sorted((REPOSITORY / "coos").rglob("*.py"))
 CONFIGS = sorted(p for p in (REPOSITORY / "configs").rglob("*.py") if p.stem != "__init__")
 PIPELINES = [path for path in CONFIGS if path.stem == "profiles"]  # for experiments/profile.py
 STUDIES = [path for path in CONFIGS if path.stem == "study"]  # for experiments/lincs.py
-TRAININGS = [path for path in CONFIGS if path.stem not in ("profiles", "study")]  # for experiments/train.py
+TABLES = [path for path in CONFIGS if path.stem == "table3"]  # for experiments/table3.py
+OTHERS = ("profiles", "study", "table3")
+TRAININGS = [path for path in CONFIGS if path.stem not in OTHERS]  # for experiments/train.py
 
 
 def imported(path):
@@ -77,7 +80,7 @@ def load_config(path):
 def test_every_config_is_of_a_known_kind():
     studies = {"coos7", "cell_folder", "lincs", "bbbc021", "cell_painting", "mcnn"}
     assert {path.parent.name for path in CONFIGS} == studies
-    assert len(CONFIGS) == len(TRAININGS) + len(PIPELINES) + len(STUDIES)
+    assert len(CONFIGS) == len(TRAININGS) + len(PIPELINES) + len(STUDIES) + len(TABLES)
 
 
 def of_task(task):
@@ -171,6 +174,27 @@ def test_config_describes_a_study_of_known_tables(path):
     assert set(config.tables) <= set(config.networks)
     for name in config.pipelines:
         assert importlib.import_module(f"configs.{path.parent.name}.profiles").get_config(name)
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_config_describes_a_table_of_networks_and_features_there_are(path):
+    config = load_config(path)
+    dataset = {"class_names": list("abc"), "image_shape": [64, 64, 2], "num_groups": 2}
+    with loaded("table3.py") as script:
+        needed = script.needed_networks(config)
+        assert set(needed) == set(config.networks)
+        for name in needed:
+            own = script.network_config(config, name, 1)
+            constants = {"mean": [0.0, 0.0], "std": [1.0, 1.0]}
+            if own.preprocess.intensity != "standardize":
+                constants = {"min_span": 1.0} if own.preprocess.intensity == "stretch" else {}
+            learner = run.make_learner(own, dataset, constants)
+            assert jax.eval_shape(learner.init, jax.random.PRNGKey(0))["params"]
+            assert (own.seed, own.num_steps % own.evaluate_every) == (1, 0)
+        titles = [script.title_of(config, block) for block in script.used_blocks(config).values()]
+        assert len(set(titles)) == len(titles) == 8
+        known = {entry.published for entry in script.entries(config, pathlib.Path("x"))}
+        assert set(config.report.published) <= known
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda p: f"{p.parent.name}/{p.stem}")

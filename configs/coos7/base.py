@@ -25,7 +25,9 @@ def get_config() -> ConfigDict:
     config.keep_checkpoints = 3
     config.select = "balanced_error"  # the validation error that picks the best step
     config.label_smoothing = 0.0
-    config.mixup = 0.0  # alpha of Beta(alpha, alpha), the share of an image in its blend; 0: images as they are
+    config.mixup = (
+        0.0  # alpha of Beta(alpha, alpha), the share of an image in its blend; 0: images as they are
+    )
 
     config.data = ConfigDict()
     config.data.directory = ""  # as printed by experiments/build.py

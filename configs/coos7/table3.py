@@ -76,8 +76,8 @@ def get_config(size: str = "published") -> ConfigDict:
         {"set_statistics": {"network": "plain", "by": "set", "title": "batch statistics of the set"}}
     )
     config.shift.about = (
-        "The same network, seeds and data; settings as their authors recommend, fixed beforehand. No test image was looked "
-        "at, but for its batch statistics, without a label, where the name says so."
+        "The same network, seeds and data; settings as their authors recommend, fixed beforehand. No test image was "
+        "looked at, but for its batch statistics, without a label, where the name says so."
     )
     config.report = report()
     return small(config) if size == "small" else config

@@ -52,9 +52,7 @@ class TargetColumns:
             texts = {name: values for name, values in texts.items() if name == "ids" or (values != "").any()}
         if "plate" in texts and "well" in texts:
             plates, wells = texts["plate"].tolist(), texts["well"].tolist()
-            texts["well"] = np.array(
-                [f"{p}-{w}" for p, w in zip(plates, wells, strict=True)], dtype=np.str_
-            )
+            texts["well"] = np.array([f"{p}-{w}" for p, w in zip(plates, wells, strict=True)], dtype=np.str_)
         counts = {"cell_count": self._counts} if self._of_tasks else {}
         return {"labels": self._labels, **counts, **texts}
 

@@ -14,8 +14,8 @@ def groups(source: Source, by: str) -> np.ndarray:
 
     Args:
         source: of the cells.
-        by: "class"; a column of the source such as "plate", "well" or "site"; or "id:PATTERN", a regular expression whose
-            first group (else the whole match) in a cell's id is the name of its group.
+        by: "class"; a column of the source such as "plate", "well" or "site"; or "id:PATTERN", a regular expression
+            whose first group (else the whole match) in a cell's id is the name of its group.
 
     Raises:
         ValueError: there is no such column, an id does not match, or a cell has no name of a group.
@@ -23,7 +23,9 @@ def groups(source: Source, by: str) -> np.ndarray:
     names = _names(source, by)
     empty = names == ""
     if empty.any():
-        raise ValueError(f"groups by {by!r}: cell {str(source.ids[empty][0])!r} has none ({empty.sum()} cells)")
+        raise ValueError(
+            f"groups by {by!r}: cell {str(source.ids[empty][0])!r} has none ({empty.sum()} cells)"
+        )
     return np.unique(names, return_inverse=True)[1].astype(np.int32)
 
 

@@ -47,8 +47,8 @@ def index_iterator(
     `balance`, their classes (N,), what `balanced_order` draws; batch k holds elements k*batch_size and following of the
     endless sequence, whatever the number of processes: process p of P takes every P-th of them from p on.
     With `partners`, the numbers of their groups (N,), every example becomes a pair (B, 2): itself, and another of its
-    group, drawn anew in every batch. Grain iterates over batch numbers and keeps the state; a batch is looked up in its epoch's permutation in
-    one go, since Grain's own shuffle costs about 15 us an element, which a GPU would wait for.
+    group, drawn anew in every batch. Grain iterates over batch numbers and keeps the state; a batch is looked up in its
+    epoch's permutation in one go, since Grain's own shuffle costs about 15 us an element, which a GPU would wait for.
 
     Raises:
         ValueError: fewer examples than one batch, or a batch size that the processes cannot share equally.

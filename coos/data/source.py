@@ -208,7 +208,7 @@ def _cache_place(dataset: dict[str, Any], cache_dir: str | os.PathLike | None) -
 
 
 def _fingerprint(directory: pathlib.Path, split: str) -> str:
-    """Hash of everything the cache depends on: its own layout, descriptions, and name, size and time of the split's shards."""
+    """Hash of all that a cache depends on: its layout, descriptions, and name, size and time of the split's shards."""
     digest = hashlib.sha256(f"{split} {COLUMNS_VERSION}".encode())
     for name in ("dataset_info.json", "features.json", "metadata.json"):
         digest.update((directory / name).read_bytes())

@@ -47,7 +47,8 @@ def evaluate(
         values = classification.score(found, class_names=source.class_names)
         labels = {**run.row_labels(config, source.dataset), "run": label, "fold": None, "step": step}
         rows += [
-            {**labels, "split": set_name, "metric": k, "value": v, "n": len(source)} for k, v in values.items()
+            {**labels, "split": set_name, "metric": k, "value": v, "n": len(source)}
+            for k, v in values.items()
         ]
     known = work.read_json(workdir / "config.json")
     known["config"] |= {"run": label, "statistics": by}
@@ -72,5 +73,7 @@ def _predict(
                 f"need {FEWEST}"
             )
         own = adaptation.adapted(learner, variables, part, batch_size=size)
-        probabilities[members] = predict(compiled, pipeline.replicate(own), part, batch_size=size).probabilities
+        probabilities[members] = predict(
+            compiled, pipeline.replicate(own), part, batch_size=size
+        ).probabilities
     return Predictions(source.ids, source.labels, probabilities, source.columns)

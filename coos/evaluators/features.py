@@ -90,7 +90,8 @@ def read(tables: pathlib.Path, name: str, parts: Sequence[str]) -> Table:
     if not columns:
         known = sorted({feature.rpartition("_")[0] for feature in table.feature_names})
         raise ValueError(f"{tables}: no features of {', '.join(parts)}; it has {', '.join(known)}")
-    return Table(table.metadata, table.features[:, columns], [table.feature_names[i] for i in columns])
+    names = tuple(table.feature_names[i] for i in columns)
+    return Table(table.metadata, table.features[:, columns], names)
 
 
 def _is_done(out: pathlib.Path, recipe: dict[str, Any]) -> bool:
@@ -127,7 +128,10 @@ def _write(
         metadata = tables[name].metadata
         columns = {short: metadata[k].to_numpy() for k, short in METADATA.items() if k in metadata.columns}
         predictions = Predictions(
-            metadata["Metadata_Id"].to_numpy().astype(str), metadata["Metadata_Label"].to_numpy(), found, columns
+            metadata["Metadata_Id"].to_numpy().astype(str),
+            metadata["Metadata_Label"].to_numpy(),
+            found,
+            columns,
         )
         work.save_predictions(out, name, predictions)
         scores = classification.score(predictions, class_names=dataset["class_names"])

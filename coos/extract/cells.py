@@ -79,7 +79,7 @@ def of_texture(*, undefined: float | None = None, **options: Any) -> CellFeature
         compute=compute,
         variables={},
         identity={"kind": "texture", "undefined": undefined, **options},
-        names={"texture": textures.names(**{k: v for k, v in options.items() if k == "scales"})},
+        names={"texture": tuple(textures.names(*[options["scales"]] if "scales" in options else []))},
     )
 
 
@@ -130,7 +130,9 @@ def of_untrained_rgb(network: str, *, parts: Sequence[str], channel: int = 0, se
     """The same of a network with random weights, drawn with a seed: what its architecture alone sees."""
     module = create(network, num_outputs=1, **options)
     size = (1, 64, 64, 3)
-    variables = jax.device_get(jax.jit(lambda key: module.init(key, jnp.zeros(size)))(jax.random.PRNGKey(seed)))
+    variables = jax.device_get(
+        jax.jit(lambda key: module.init(key, jnp.zeros(size)))(jax.random.PRNGKey(seed))
+    )
     identity = {"kind": "untrained", "network": network, "seed": seed, **options}
     return _of_rgb(module, variables, scalings.named("caffe"), parts, channel, identity)
 
@@ -162,7 +164,12 @@ def _layer(features: dict[str, Array], part: str) -> Array:
 
 
 def write(
-    found: CellFeatures, directory: str, sets: Sequence[str], out: pathlib.Path, *, cache_dir: str | None = None
+    found: CellFeatures,
+    directory: str,
+    sets: Sequence[str],
+    out: pathlib.Path,
+    *,
+    cache_dir: str | None = None,
 ) -> None:
     """Compute the features of every set of a built data set that has no table in `out` yet.
 
@@ -218,8 +225,8 @@ def _features(step: Any, variables: Any, batch_size: int, source: Source, progre
     if wrong.any():
         raise ValueError(
             f"{progress}: features of {wrong.sum()} cells are not finite, such as of {str(source.ids[wrong][0])!r}; "
-            "look at these images (is a channel empty? texture takes a value for that: options.undefined), or did training "
-            "diverge?"
+            "look at these images (is a channel empty? texture takes a value for that: options.undefined), or did "
+            "training diverge?"
         )
     return found
 

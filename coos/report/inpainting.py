@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from coos.data.source import Source
 from coos.report import plots
 from coos.train import run
+from coos.train.inpainting import Inpainter
 
 COLUMNS = ("source: protein", "source: marker", "target: marker", "prediction", "target: protein")
 MOST = 7
@@ -19,13 +20,15 @@ JUDGED = 512  # pairs, at most
 def of_run(workdir: pathlib.Path, *, set_name: str, number: int = 2) -> Figure:
     """Pairs of every class of a set, painted by the best step of a run; the title compares errors.
 
-    The network's error stands beside that of pasting the source's own protein, and of painting every pixel with the mean
-    of all targets: what one gets without a network.
+    The network's error stands beside that of pasting the source's own protein, and of painting the mean of all
+    targets: what one gets without a network.
     """
     learner, variables, record = run.load_best(workdir)
     pairs = run.task_of(learner.config).load_set(learner.config, learner.config.data.directory, set_name)
     chosen = examples(pairs, number=number)
     some = np.linspace(0, len(pairs) - 1, min(JUDGED, len(pairs))).astype(int)
+    if not isinstance(learner, Inpainter):
+        raise ValueError(f"{workdir}: its network does not paint; its task is {learner.config.task!r}")
     paint = jax.jit(learner.paint)
     cells, painted = (np.asarray(x) for x in paint(variables, pairs.gather(some)))
     target = cells[:, 1, ..., 0]

@@ -125,7 +125,10 @@ def _shift_cell(row: Row) -> str:
         return text
     change = html.points(row["difference"], reason="no examples")
     change = f"<strong>{change}</strong>" if is_clear(row) else change
-    return text + f"<small>{change} {html.interval(row['difference_low'], row['difference_high'], sign=True)}</small>"
+    return (
+        text
+        + f"<small>{change} {html.interval(row['difference_low'], row['difference_high'], sign=True)}</small>"
+    )
 
 
 def is_clear(row: Row) -> bool:
@@ -169,8 +172,8 @@ def growth_table(found: Sequence[Row], comparison: Comparison, *, count: int) ->
             cells = [f"{100 * row[k]:+.1f}" for k in ("mean_growth", "largest_growth")]
             body.append(("", [html.escape(set_name), pair, *cells, f"{row['grew_in']} of {row['rows']}"]))
     caption = (
-        f"Confusions that grew from {comparison.reference}, in percentage points of the true class; means over all rows "
-        "of the table."
+        f"Confusions that grew from {comparison.reference}, in percentage points of the true class; means over all "
+        "rows of the table."
     )
     names = ["Set", "Confusion", "Mean growth", "Largest growth", "Rows in which it grew"]
     return html.table(html.head(names, text_columns=2), body, caption=caption, text_columns=2)

@@ -1,7 +1,7 @@
 """The page of a study of representations: all classifiers on all features and sets, and methods against the shift.
 
-Lu et al. 2019, Table 3 and sections 3.2 to 3.4: the table beside the published one, the confusions that grow, and, below
-the table, what methods against covariate shift change for a network.
+Lu et al. 2019, Table 3 and sections 3.2 to 3.4: the table beside the published one, the confusions that grow, and,
+below the table, what methods against covariate shift change for a network.
 """
 
 import dataclasses
@@ -103,7 +103,7 @@ def _table(
     figure = folder.figure(
         "table3",
         representation_plots.panels(listed, comparison),
-        alt="Balanced error of every classifier on every set, a panel for each representation; numbers are in the table",
+        alt="Balanced error of every classifier on every set, a panel for each representation, as in the table",
         caption="Balanced error by set: filled with its interval measured here, hollow as published.",
     )
     source = contents.config.report.published_source
@@ -207,8 +207,8 @@ def _confusions(folder: Folder, comparison: Comparison, matrices: Samples, chose
             alt = f"Confusion matrix of {title}; it is in the folder of tables too"
             figures.append(folder.figure(f"confusion_{name}_{set_name}", plot, alt=alt, caption=caption))
     text = html.paragraph(
-        f"Of the row of each representation that is best on {comparison.reference}; those of all rows are in the folder "
-        "tables."
+        f"Of the row of each representation that is best on {comparison.reference}; those of all rows are in the "
+        "folder tables."
     )
     return text + html.grid(figures)
 
@@ -217,8 +217,8 @@ def _painted(folder: Folder, contents: Contents) -> str:
     if contents.painted is None:
         return ""
     caption = (
-        "What the self-supervised network learned to do: from a source cell and the nucleus of another cell of its group, "
-        "paint that cell's protein. Each channel of each cell from its minimum to its maximum."
+        "What the self-supervised network learned to do: from a source cell and the marker of another cell of its "
+        "group, paint that cell's protein. Each channel of each cell from its minimum to its maximum."
     )
     alt = "Source cells, nuclei of target cells, their proteins, and the predictions of them"
     return folder.figure("inpainting", contents.painted, alt=alt, caption=caption)
@@ -252,5 +252,3 @@ def _fits(folder: Folder, contents: Contents) -> str:
 def _configuration(contents: Contents, runs: Sequence[Run]) -> str:
     text = {"config": contents.config.to_dict(), "dataset": runs[0].dataset, "versions": runs[0].versions}
     return html.details("Study", html.preformatted(json.dumps(text, indent=2, default=str)))
-
-

@@ -41,7 +41,9 @@ def adapted(
     def statistics(variables: Any, batch: dict[str, jax.Array]) -> Any:
         views = learner.views(batch["image"], number=1)[:, 0]
         dropout = {"dropout": jax.random.PRNGKey(seed)}
-        return module.apply(variables, views, train=True, mutable=["batch_stats"], rngs=dropout)[1]["batch_stats"]
+        return module.apply(variables, views, train=True, mutable=["batch_stats"], rngs=dropout)[1][
+            "batch_stats"
+        ]
 
     measure, replicated = steps.make_predict(statistics), pipeline.replicate(variables)
     order = np.random.default_rng(seed).permutation(len(source))
@@ -50,7 +52,9 @@ def adapted(
     found = []
     for start in range(0, len(order), size):
         rows = np.resize(np.roll(order, -start), size)
-        found.append(jax.device_get(measure(replicated, pipeline.shard({"image": source.gather(rows)}, axis=0))))
+        found.append(
+            jax.device_get(measure(replicated, pipeline.shard({"image": source.gather(rows)}, axis=0)))
+        )
     whole = jax.tree.map(lambda *parts: np.concatenate(parts).astype(np.float64), *found)
     return {**variables, "batch_stats": _pooled(whole)}
 

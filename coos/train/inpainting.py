@@ -42,8 +42,8 @@ class Inpainter(Learner):
     def loss(self, params: Any, batch_stats: Any, batch: dict[str, Array], key: Array):
         """Per-pair mean squared error over the pixels of the target's protein, of cells mirrored at random.
 
-        Images are (B, 2, H, W, C), source and target. Each pair has its own key, made of the step's and the number of its
-        source, so that its flips do not depend on the device it lands on.
+        Images are (B, 2, H, W, C), source and target. Each pair has its own key, made of the step's and the number of
+        its source, so that its flips do not depend on the device it lands on.
         """
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch["example"][:, 0])
         cells = jax.vmap(self._flipped)(keys, self.scaled(batch["image"]))

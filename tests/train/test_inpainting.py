@@ -53,7 +53,9 @@ def test_training_lowers_the_error_and_sets_are_judged(trained):
     found = losses(trained)
     assert np.mean(found[-3:]) < 0.8 * np.mean(found[:2])
     rows = work.read_rows(trained / "results.jsonl")
-    judged = {r["split"]: r for r in rows if r["metric"] == "mean_squared_error" and r["split"] != "validation"}
+    judged = {
+        r["split"]: r for r in rows if r["metric"] == "mean_squared_error" and r["split"] != "validation"
+    }
     assert set(judged) == {"test1", "test4"}
     assert all(0 < row["value"] < 1 and row["n"] > 1 for row in judged.values())
 
@@ -66,8 +68,7 @@ def test_loss_is_the_squared_error_of_the_target_protein(trained, dataset):
     found = np.asarray(learner.predict(variables, {"image": images}, validating=True))
     for k in range(6):
         source, target = (
-            (x - x.min((0, 1))) / (x.max((0, 1)) - x.min((0, 1)) + 1e-7)
-            for x in images[k].astype(np.float32)
+            (x - x.min((0, 1))) / (x.max((0, 1)) - x.min((0, 1)) + 1e-7) for x in images[k].astype(np.float32)
         )
         given = np.concatenate([source, target[..., 1:]], -1)[None]
         painted = learner.model.apply(variables, given, train=False)["logits"][0, ..., 0]
@@ -118,7 +119,9 @@ def test_a_stopped_run_goes_on_to_the_same_end(trained, dataset, tmp_path):
 def test_one_and_eight_devices_train_alike(dataset, tmp_path):
     found = {}
     for devices in (1, 8):
-        done = run_script("train.py", *arguments(dataset, tmp_path / str(devices), num_steps=3), devices=devices)
+        done = run_script(
+            "train.py", *arguments(dataset, tmp_path / str(devices), num_steps=3), devices=devices
+        )
         assert done.returncode == 0, done.stderr
         found[devices] = losses(tmp_path / str(devices))
     np.testing.assert_allclose(found[1], found[8], rtol=1e-3)
