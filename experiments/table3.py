@@ -94,10 +94,12 @@ def check(config: ml_collections.ConfigDict) -> dict[str, Any]:
     if config.report.reference not in config.data.sets:
         raise ValueError(f"config.report.reference={config.report.reference!r} is not in config.data.sets")
     unknown = [name for name in config.classifiers if name not in classifiers.CLASSIFIERS]
-    if unknown or not config.seeds:
+    if unknown:
         raise ValueError(
-            f"config.classifiers={config.classifiers}: choose from {tuple(classifiers.CLASSIFIERS)}"
+            f"config.classifiers: no {unknown[0]!r}; there are {', '.join(classifiers.CLASSIFIERS)}"
         )
+    if not config.seeds:
+        raise ValueError("config.seeds: give at least one")
     networks = [
         *config.shift.methods,
         *config.end_to_end,
@@ -263,6 +265,8 @@ def painted(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Any:
     if not painting:
         return None
     folder = network_folder(workdir, painting[0], config.seeds[0])
+    if not (folder / "config.json").exists():
+        raise ValueError(f"{folder}: not made yet; run the study without --report_only")
     return inpainting.of_run(folder, set_name=config.report.reference)
 
 

@@ -1,16 +1,16 @@
 """The study of representations, from a simulated release to its page: everything in small, stops, bad input."""
 
 import csv
-import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
-from run_scripts import REPOSITORY, call_script, loaded
+from run_scripts import REPOSITORY, call_script
 
 from coos import workdir as work
 from coos.data import source as sources
+from coos.evaluators import features
 from coos.extract import cells
 from coos.profiles import files
 
@@ -104,11 +104,11 @@ def test_the_same_command_does_what_is_missing_alone(study, dataset, tmp_path):
     before = np.load(lost / "predictions" / "test3.npz")["probabilities"]
     shutil.rmtree(lost)
     kept = {path: path.stat().st_mtime_ns for path in workdir.glob("[cfn]*/**/*.npz")}
-    features = {path: path.stat().st_mtime_ns for path in workdir.glob("features/**/*.parquet")}
+    tables = {path: path.stat().st_mtime_ns for path in workdir.glob("features/**/*.parquet")}
     done = call_script("table3.py", *arguments(dataset, workdir))
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert {path: path.stat().st_mtime_ns for path in features} == features
+    assert {path: path.stat().st_mtime_ns for path in tables} == tables
     assert np.array_equal(np.load(lost / "predictions" / "test3.npz")["probabilities"], before)
 
 
@@ -132,7 +132,7 @@ def test_other_settings_in_the_same_folder_are_refused(study, dataset):
         ({"data.sets": ("training", "test9")}, "no 'test9'"),
         ({"data.sets": ("training", "test3")}, "config.report.reference='test1' is not in"),
         ({"data.directory": ""}, "config.data.directory: say which"),
-        ({"end_to_end": ("alexnet",)}, "no network 'alexnet'; config.networks has deeploc"),
+        ({"end_to_end": ("alexnet",)}, "no network 'alexnet'; config.networks has coral, deeploc"),
         ({"seeds": ()}, "config.seeds"),
     ],
 )
@@ -194,10 +194,28 @@ def test_features_are_the_same_on_one_and_on_eight_devices(study, dataset, tmp_p
     assert eight.metadata["Metadata_Id"].to_list() == source.ids.tolist()
 
 
-def test_a_cut_off_table_is_not_taken_for_a_finished_one(study):
-    """Predictions without the note that is written last are made again."""
+def test_a_fit_without_its_note_is_made_again(study, dataset, tmp_path):
+    """The note is written last: where a kill came before it, predictions are not taken for finished ones."""
     workdir, _ = study
-    note = json.loads((workdir / "classifiers/texture/knn/seed_0/fit.json").read_text())
-    assert note["recipe"]["classifier"] == "knn"
-    with loaded("table3.py") as script:
-        assert script.judging.NOTE == "fit.json"
+    out = tmp_path / "knn"
+    shutil.copytree(workdir / "classifiers/texture/knn/seed_0", out)
+    wanted = (out / "predictions" / "test3.npz").read_bytes()
+    (out / "predictions" / "test3.npz").write_bytes(b"half")
+    record = work.read_json(out / "config.json")
+    settings = {
+        "parts": ("",),
+        "classifier": "knn",
+        "train_split": "training",
+        "sets": SETS,
+        "dataset": record["dataset"],
+        "record": record["config"],
+        "options": {"k": 3},
+    }
+    tables = workdir / "features" / "texture" / "seed_0"
+    features.judge(tables, out, **settings)
+    assert (out / "predictions" / "test3.npz").read_bytes() == b"half"  # the note says that it is finished
+    (out / "fit.json").unlink()
+    features.judge(tables, out, **settings)
+    assert (out / "predictions" / "test3.npz").read_bytes() == wanted
+    with pytest.raises(ValueError, match="no features of fc9; it has"):
+        features.read(tables, "test1", ("fc9",))

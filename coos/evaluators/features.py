@@ -126,7 +126,11 @@ def _write(
     rows = []
     for name, found in probabilities.items():
         metadata = tables[name].metadata
-        columns = {short: metadata[k].to_numpy() for k, short in METADATA.items() if k in metadata.columns}
+        columns = {
+            short: metadata[k].to_numpy().astype(str)
+            for k, short in METADATA.items()
+            if k in metadata.columns
+        }
         predictions = Predictions(
             metadata["Metadata_Id"].to_numpy().astype(str),
             metadata["Metadata_Label"].to_numpy(),

@@ -165,20 +165,21 @@ def paired(cells: Source, *, seed: int) -> Source:
 def parts(
     config: ml_collections.ConfigDict, workdir: pathlib.Path, *, resuming: bool
 ) -> tuple[Source, Source]:
-    """Training cells, and validation pairs of other cells; drawn within classes, or as recorded."""
+    """Training cells, and validation pairs of other cells, drawn within classes by the seed.
+
+    Raises ValueError where a run goes on and the data set has changed.
+    """
     source = sources.load(
         config.data.directory, config.data.train_split, cache_dir=config.data.cache_dir or None
     )
-    if resuming:
-        recorded = splits.load(workdir / "splits.csv", source.ids)
-        chosen = [recorded["training"], recorded["validation"]]
-    else:
-        fraction = 1 - config.data.validation_fraction
-        chosen = list(splits.stratified(source.labels, source.ids, fraction=fraction, seed=config.seed))
+    fraction = 1 - config.data.validation_fraction
+    chosen = splits.stratified(source.labels, source.ids, fraction=fraction, seed=config.seed)
     training, validation = (
         with_partners(source.subset(x), config.pairs.by, smallest=config.pairs.smallest_group, where=name)
         for x, name in zip(chosen, ("training", "validation"), strict=True)
     )
+    if resuming:  # drawn alike; the note tells whether the cells are still the same
+        splits.load(workdir / "splits.csv", np.concatenate([training.ids, validation.ids]))
     return training, paired(validation, seed=config.seed)
 
 

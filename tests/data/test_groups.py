@@ -28,7 +28,10 @@ def test_groups_by_class_column_and_id():
 @pytest.mark.parametrize(
     ("by", "message"),
     [
-        ("well", r"groups by 'well': not known of the cells of somewhere; there is 'class', 'plate', or 'id:"),
+        (
+            "well",
+            r"groups by 'well': not known of the cells of somewhere; there is 'class', 'plate', or 'id:",
+        ),
         (r"id:^A_(\d)", r"2 ids do not match, such as 'B_1_9'"),
         ("id:(", "no regular expression"),
         ("plate", r"cell 'A_2_8' has none \(1 cells\)"),
