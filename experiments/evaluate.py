@@ -33,7 +33,7 @@ _STATISTICS = flags.DEFINE_string(
 SHOWN = (
     ("balanced_error", "accuracy", "cross_entropy", "expected_calibration_error"),
     ("mean_auroc", "mean_auroc_half", "mean_average_precision", "mean_f1", "undefined_auroc"),
-    ("mean_squared_error",),
+    ("mean_squared_error", "pasted_source_squared_error"),
 )
 
 

@@ -15,9 +15,9 @@ from coos import models, optim, registry
 from coos import workdir as work
 from coos.data import preprocess
 from coos.evaluators import retrieval
-from coos.models import summary
+from coos.models import pci, summary
 from coos.profiles import pipeline
-from coos.train import classification, phenotypes, run, single_cells
+from coos.train import classification, inpainting, phenotypes, run, single_cells
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 FLOORS = [
@@ -134,6 +134,20 @@ def test_config_describes_a_network_for_single_cells_that_can_be_built(path):
         < max(float(rate(step)) for step in range(2 * config.num_epochs))
         <= config.optimizer.learning_rate * 1.0001
     )
+
+
+@pytest.mark.parametrize("path", of_task("inpainting"), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_config_describes_an_inpainter_that_can_be_built(path):
+    config = load_config(path)
+    config.model.source_channels = 2  # what `complete` reads off the cells
+    learner = run.make_learner(config, {"class_names": list("abc"), "image_shape": [64, 64, 2]}, {})
+    shapes = jax.eval_shape(learner.init, jax.random.PRNGKey(0))
+    assert shapes["params"]["logits"]["kernel"].shape[-1] == 1
+    assert summary.count(shapes["params"]) == pci.PUBLISHED.parameters
+    optim.create(config.optimizer, num_steps=config.num_steps)
+    assert config.select in inpainting.SELECTED
+    assert config.pairs.smallest_group >= 2
+    assert config.num_steps % config.evaluate_every == 0
 
 
 @pytest.mark.parametrize("path", of_task("phenotypes"), ids=lambda p: f"{p.parent.name}/{p.stem}")

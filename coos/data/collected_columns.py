@@ -45,14 +45,18 @@ class TargetColumns:
     def arrays(self) -> dict[str, Any]:
         """All of them by name; the name of a well is made unique by that of its plate.
 
-        Of cells with a class, what is empty for all of them is not known, and left out.
+        Of cells with a class, what is empty for all of them is not known, and left out; a well of a known name on a
+        plate of unknown name, or the reverse, stays unknown too: empty.
         """
         texts = {name: np.array(values, dtype=np.str_) for name, values in self._texts.items()}
         if not self._of_tasks:
             texts = {name: values for name, values in texts.items() if name == "ids" or (values != "").any()}
         if "plate" in texts and "well" in texts:
             plates, wells = texts["plate"].tolist(), texts["well"].tolist()
-            texts["well"] = np.array([f"{p}-{w}" for p, w in zip(plates, wells, strict=True)], dtype=np.str_)
+            names = [
+                f"{p}-{w}" if self._of_tasks or (p and w) else "" for p, w in zip(plates, wells, strict=True)
+            ]
+            texts["well"] = np.array(names, dtype=np.str_)
         counts = {"cell_count": self._counts} if self._of_tasks else {}
         return {"labels": self._labels, **counts, **texts}
 

@@ -24,7 +24,7 @@ def groups(source: Source, by: str) -> np.ndarray:
     empty = names == ""
     if empty.any():
         raise ValueError(
-            f"groups by {by!r}: cell {str(source.ids[empty][0])!r} has none ({empty.sum()} cells)"
+            f"groups by '{by}': cell {str(source.ids[empty][0])!r} has none ({empty.sum()} cells)"
         )
     return np.unique(names, return_inverse=True)[1].astype(np.int32)
 
@@ -54,4 +54,5 @@ def _matches(ids: np.ndarray, pattern: str) -> np.ndarray:
         raise ValueError(
             f"groups by '{PATTERN}{pattern}': {len(missing)} ids do not match, such as {missing[0]!r}"
         )
-    return np.array([match[1] if compiled.groups else match[0] for match in found if match])
+    # An optional group that took no part in the match names nothing, as an empty one.
+    return np.array([(match[1] if compiled.groups else match[0]) or "" for match in found if match])

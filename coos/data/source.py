@@ -25,7 +25,7 @@ from coos.data import collected_columns, records
 
 BLOCK_BYTES = 2**25  # decoded at once
 READERS = 8  # threads that read records
-COLUMNS_VERSION = 2  # of what the columns of a cache hold
+COLUMNS_VERSION = 3  # of what the columns of a cache hold
 STORES = ("auto", "cache", "records")
 LARGE_IMAGE, LARGE_SPLIT = 2**18, 2**36  # bytes, from which on "auto" reads records: 256 KiB, 64 GiB
 TARGETS = {

@@ -29,6 +29,8 @@ def panels(listed: Sequence[Row], comparison: Comparison) -> Figure:
         mine = [row for row in listed if row["features"] == name]
         _panel(axes, mine, comparison.sets, models)
         axes.set_title(name, fontsize=9)
+    top = np.nanmax([[row["balanced_error_high"], row["balanced_error"]] for row in listed])
+    grid[0, 0].set_ylim(0, 105 * top)  # of all panels: they share it
     for row in grid:
         row[0].set_ylabel("balanced error (%)", fontsize=8)
     figure.legend(
@@ -55,7 +57,7 @@ def _panel(axes: Axes, rows: Sequence[Row], sets: Sequence[str], models: Sequenc
         style: dict[str, Any] = {"color": plots.COLOURS[k % 7], "marker": plots.MARKERS[k % 7]}
         axes.errorbar(places, middle, yerr=lengths, capsize=2, markersize=4, lw=0.9, **style)
         axes.plot(places, known, ls="none", markerfacecolor="none", markersize=6, **style)
-    axes.set(xticks=range(len(sets)), ylim=(0, None))
+    axes.set(xticks=range(len(sets)), xlim=(-0.5, len(sets) - 0.5))
     axes.set_xticklabels(sets, fontsize=8)
     axes.tick_params(axis="y", labelsize=8)
     plots.tidy(axes)

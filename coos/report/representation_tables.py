@@ -201,7 +201,11 @@ def _losses(set_name: str, listed: Sequence[Row], best: Mapping[str, Row], compa
         f"{100 * row['balanced_error']:.1f} % ({100 * row['gap']:+.1f} points {_span(row, 'gap')})"
         for row in mine
     ]
-    return f"From {comparison.reference} to {set_name}, the smallest loss first: {'; '.join(told)}."
+    fewest = min(mine, key=lambda row: row["balanced_error"])
+    return (
+        f"From {comparison.reference} to {set_name}, the smallest loss first: {'; '.join(told)}. The fewest errors on "
+        f"{set_name}: {fewest['configuration']}; a small loss of a row that errs much anyway is no merit."
+    )
 
 
 def _span(row: Row, name: str) -> str:

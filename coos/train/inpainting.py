@@ -71,10 +71,14 @@ class Inpainter(Learner):
         return cells, self.model.apply(variables, self._input(cells), train=False)["logits"][..., 0]
 
     def predict(self, variables: Any, batch: dict[str, Array], *, validating: bool) -> Array:
-        """Mean squared error of every pair, (B, 1) float32; nothing is mirrored."""
+        """Mean squared error of every pair, of the painted protein and of the source's own pasted: (B, 2) float32.
+
+        Nothing is mirrored.
+        """
         del validating
         cells, painted = self.paint(variables, batch["image"])
-        return jnp.square(painted - cells[:, 1, ..., 0]).mean((1, 2))[:, None]
+        guesses = jnp.stack([painted, cells[:, 0, ..., 0]], axis=1)
+        return jnp.square(guesses - cells[:, 1:, ..., 0]).mean((2, 3))
 
     def represent(self, variables: Any, images: Array, *, layer: str, pooling: str = "max") -> Array:
         """Features of the source encoder in one of its layers: (B, H, W, C) raw -> (B, D) float32.
@@ -141,7 +145,7 @@ def with_partners(source: Source, by: str, *, smallest: int, where: str) -> Sour
     large = np.bincount(numbers)[numbers] >= smallest
     if not large.any():
         raise ValueError(
-            f"set {where}: no group by {by!r} has {smallest} cells; group them otherwise (config.pairs.by)"
+            f"set {where}: no group by '{by}' has {smallest} cells; group them otherwise (config.pairs.by)"
         )
     if not large.all():
         logging.warning(
@@ -204,4 +208,4 @@ def make(config: ml_collections.ConfigDict, dataset: dict[str, Any], constants: 
 
 def validation_scores(predictions: Predictions) -> dict[str, float]:
     """The mean squared error of the validation pairs."""
-    return {"mean_squared_error": float(predictions.probabilities.mean())}
+    return {"mean_squared_error": float(predictions.probabilities[:, 0].mean())}

@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from coos.data import groups, pipeline
+from coos.data import collected_columns, groups, pipeline
 from coos.data import source as sources
 from coos.data.source import Source
 
@@ -33,6 +33,7 @@ def test_groups_by_class_column_and_id():
             r"groups by 'well': not known of the cells of somewhere; there is 'class', 'plate', or 'id:",
         ),
         (r"id:^A_(\d)", r"2 ids do not match, such as 'B_1_9'"),
+        (r"id:^._(2)?", r"cell 'A_1_7' has none \(3 cells\)"),
         ("id:(", "no regular expression"),
         ("plate", r"cell 'A_2_8' has none \(1 cells\)"),
     ],
@@ -48,6 +49,29 @@ def test_cells_of_a_release_know_their_plate_and_well(dataset):
     plates, wells = source.columns["plate"], source.columns["well"]
     assert all(well.startswith(f"{plate}-") for plate, well in zip(plates, wells, strict=True))
     assert 1 < groups.groups(source, "plate").max() < groups.groups(source, "well").max()
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        (
+            [("p", "A1"), ("p", ""), ("", "A1"), ("", "")],
+            {"plate": ["p", "p", "", ""], "well": ["p-A1", "", "", ""]},
+        ),
+        ([("", "A1"), ("", "B2")], {"well": ["A1", "B2"]}),
+        ([("", ""), ("", "")], {}),
+        ([(None, None)], {}),
+    ],
+)
+def test_what_is_not_known_of_a_cell_is_empty_and_of_all_cells_left_out(places, expected):
+    columns = collected_columns.TargetColumns(len(places), {})
+    for row, (plate, well) in enumerate(places):
+        texts = {} if plate is None else {"plate": plate.encode(), "well": well.encode()}
+        columns.take(row, {"id": f"cell{row}".encode(), "label": row, **texts})
+    found = columns.arrays()
+    assert found.pop("labels").tolist() == list(range(len(places)))
+    assert found.pop("ids").tolist() == [f"cell{row}" for row in range(len(places))]
+    assert {name: values.tolist() for name, values in found.items()} == expected
 
 
 def batches(number, group, *, batch_size=6, seed=3, count=40):
