@@ -282,3 +282,14 @@ def test_no_warning_where_all_is_well():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert logistic.fit(features, labels, num_classes=5).converged
+
+
+def test_biases_do_not_drift_where_classes_are_separable():
+    """A shift of all biases costs nothing: rounding must not let it grow, nor keep the optimum from being reached."""
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(300, 200)).astype(np.float32)
+    labels = generator.integers(5, size=300)
+    model = logistic.fit(features, labels, num_classes=5)
+    assert model.converged
+    assert model.residual <= 1e-3
+    assert np.abs(model.bias).max() < 10

@@ -56,6 +56,6 @@ def paint(config: ConfigDict) -> None:
     """Paired cell inpainting an eighth as wide, with pairs from one field."""
     config.num_steps, config.batch_size = 300, 32
     config.evaluate_every = config.checkpoint_every = 100
-    config.model.width = 12
+    config.model.width, config.model.momentum = 12, 0.9  # 0.99 remembers the start of so short a training
     config.optimizer.learning_rate = 1e-3
     config.pairs.by = CLASS_AND_FIELD

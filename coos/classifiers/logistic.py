@@ -172,12 +172,20 @@ def minimize(
         logits = jnp.einsum("kd,nd->kn", w[:, :-1], features, precision=exact) + w[:, -1:]
         logs = jax.nn.log_softmax(logits, axis=0)
         excess = jnp.exp(logs) - own
-        slope = jnp.concatenate([jnp.matmul(excess, features, precision=exact), excess.sum(1)[:, None]], 1)
+        # Biases count up to a common shift, which rounding would let grow without bound: the first one stays at 0.
+        biases = excess.sum(1).at[0].set(0)
+        slope = jnp.concatenate([jnp.matmul(excess, features, precision=exact), biases[:, None]], 1)
         return -C * (logs * own).sum(), C * slope.ravel()
 
     penalty = jnp.ones_like(start).at[:, -1].set(0).ravel()
     return orthants.minimize(
-        smooth, start.ravel(), penalty, tolerance=tolerance, max_iterations=max_iterations
+        smooth,
+        start.ravel(),
+        penalty,
+        # the slope of the first bias is minus the sum of the others, and must be as small
+        importance=jnp.where(penalty > 0, 1, num_classes - 1).astype(start.dtype),
+        tolerance=tolerance,
+        max_iterations=max_iterations,
     )
 
 

@@ -17,6 +17,9 @@ HALVINGS = 25
 ROUNDING = 8  # units in the last place by which equal values may differ
 
 Smooth = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+Residual = Callable[
+    [jax.Array, jax.Array], jax.Array
+]  # of a place and the gradient of the smooth function there
 
 
 class State(NamedTuple):
@@ -52,12 +55,22 @@ def pseudo_gradient(w: jax.Array, gradient: jax.Array, penalty: jax.Array) -> ja
 
 
 def minimize(
-    smooth: Smooth, start: jax.Array, penalty: jax.Array, *, tolerance: jax.Array, max_iterations: jax.Array
+    smooth: Smooth,
+    start: jax.Array,
+    penalty: jax.Array,
+    *,
+    importance: jax.Array,
+    tolerance: jax.Array,
+    max_iterations: jax.Array,
 ) -> State:
     """From `start` (P,) until the largest |pseudo-gradient| is at most `tolerance`; to be called within `jax.jit`.
 
-    `smooth(w)` gives f and its gradient. The dtype is that of `start`.
+    `smooth(w)` gives f and its gradient. Coordinate j counts `importance[j]` times in what is held against the
+    tolerance. The dtype is that of `start`.
     """
+
+    def residual_of(w: jax.Array, gradient: jax.Array) -> jax.Array:
+        return (importance * jnp.abs(pseudo_gradient(w, gradient, penalty))).max()
 
     def goes_on(state: State) -> jax.Array:
         return (state.residual > tolerance) & (state.iteration < max_iterations) & ~state.stalled
@@ -74,27 +87,26 @@ def minimize(
         curvatures=jnp.zeros(HISTORY, start.dtype),
         remembered=zero,
         iteration=zero,
-        residual=jnp.abs(pseudo_gradient(start, gradient, penalty)).max(),
+        residual=residual_of(start, gradient),
         stalled=jnp.zeros((), bool),
     )
-    return jax.lax.while_loop(goes_on, lambda state: _step(smooth, penalty, state), state)
+    return jax.lax.while_loop(goes_on, lambda state: _step(smooth, penalty, residual_of, state), state)
 
 
-def _step(smooth: Smooth, penalty: jax.Array, state: State) -> State:
+def _step(smooth: Smooth, penalty: jax.Array, residual_of: Residual, state: State) -> State:
     slope = pseudo_gradient(state.w, state.gradient, penalty)
     direction = -_inverse_hessian_times(state, slope)
     direction = jnp.where((penalty > 0) & (direction * slope >= 0), 0, direction)
     direction = jnp.where(direction @ slope < 0, direction, -slope)
     first = jnp.minimum(1, 1 / jnp.linalg.norm(slope))
     length = jnp.where(state.remembered > 0, jnp.ones_like(first), first)
-    trial = _search(smooth, penalty, state, slope, direction, length)
+    trial = _search(smooth, penalty, residual_of, state, slope, direction, length)
     moved = _remember(state, trial)
-    residual = jnp.abs(pseudo_gradient(trial.w, trial.gradient, penalty)).max()
     moved = moved._replace(
         w=trial.w,
         value=trial.value,
         gradient=trial.gradient,
-        residual=residual,
+        residual=trial.residual,
         iteration=state.iteration + 1,
     )
     still = state._replace(stalled=jnp.ones((), bool), iteration=state.iteration + 1)
@@ -104,6 +116,7 @@ def _step(smooth: Smooth, penalty: jax.Array, state: State) -> State:
 def _search(
     smooth: Smooth,
     penalty: jax.Array,
+    residual_of: Residual,
     state: State,
     slope: jax.Array,
     direction: jax.Array,
@@ -117,7 +130,7 @@ def _search(
         w = jnp.where((penalty > 0) & (w * orthant <= 0), 0, w)
         value, gradient = smooth(w)
         value = value + jnp.sum(penalty * jnp.abs(w))
-        residual = jnp.abs(pseudo_gradient(w, gradient, penalty)).max()
+        residual = residual_of(w, gradient)
         enough = (value <= state.value + DECREASE * slope @ (w - state.w)) & (value < state.value)
         equal = value <= state.value + ROUNDING * jnp.finfo(w.dtype).eps * jnp.abs(state.value)
         accepted = enough | (equal & (residual < state.residual))
