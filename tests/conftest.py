@@ -11,8 +11,16 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).pa
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+import jax
 import pytest
 from run_scripts import REPOSITORY, run_script
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_functions_of_one_file():
+    """Forget what a file of tests compiled: a process may hold 65,530 mappings, and the compiler dies beyond them."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
