@@ -18,6 +18,7 @@ CONFIG = REPOSITORY / "configs" / "coos7" / "table3.py"
 SETS = ("training", "test1", "test3")
 TINY = {
     "networks.pci.config.pairs.by": "class",  # eight cells of a class: none shares its well
+    "networks.pci.config.data.validation_fraction": 0.4,
     "data.sets": SETS,
     "seeds": (0,),
     "features.vgg16.options.width": 2,
