@@ -137,6 +137,11 @@ def network_folder(workdir: pathlib.Path, name: str, seed: int) -> pathlib.Path:
     return workdir / "networks" / name / f"seed_{seed}"
 
 
+def adapted_folder(workdir: pathlib.Path, name: str, seed: int) -> pathlib.Path:
+    """Where a network judged with other batch-norm statistics lies."""
+    return workdir / "adapted" / name / f"seed_{seed}"
+
+
 def cell_features(
     config: ml_collections.ConfigDict, name: str, seed: int, workdir: pathlib.Path
 ) -> CellFeatures:
@@ -151,6 +156,11 @@ def cell_features(
     if settings.weights:
         return cells.of_rgb(pathlib.Path(settings.weights).resolve(), parts=settings.parts)
     return cells.of_untrained_rgb(settings.network, parts=settings.parts, seed=seed, **options)
+
+
+def features_folder(workdir: pathlib.Path, name: str, seed: int) -> pathlib.Path:
+    """Where the tables of a source of features lie."""
+    return workdir / "features" / name / f"seed_{seed}"
 
 
 def seeds_of(config: ml_collections.ConfigDict, name: str) -> tuple[int, ...]:
@@ -186,7 +196,7 @@ def fit(
     block = config.blocks[name]
     label = f"{title_of(config, block)}, {classifiers.CLASSIFIERS[classifier]}"
     judging.judge(
-        workdir / "features" / block.features / f"seed_{seed}",
+        features_folder(workdir, block.features, seed),
         fit_folder(workdir, place),
         parts=tuple(block.parts),
         classifier=classifier,
@@ -208,10 +218,8 @@ def adapt(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Judge networks with batch-norm statistics of the judged images, where that is not done."""
     for name, settings in config.shift.adapted.items():
         for seed in config.seeds:
-            out = workdir / "adapted" / name / f"seed_{seed}"
-            if not (out / "config.json").exists():
-                folder = network_folder(workdir, settings.network, seed)
-                adapted.evaluate(folder, out, by=settings.by, name=settings.title)
+            folder, out = network_folder(workdir, settings.network, seed), adapted_folder(workdir, name, seed)
+            adapted.evaluate(folder, out, by=settings.by, name=settings.title)
 
 
 def make(config: ml_collections.ConfigDict, dataset: dict[str, Any], workdir: pathlib.Path) -> None:
@@ -222,7 +230,7 @@ def make(config: ml_collections.ConfigDict, dataset: dict[str, Any], workdir: pa
     adapt(config, workdir)
     for name in dict.fromkeys(block.features for block in used_blocks(config).values()):
         for seed in seeds_of(config, name):
-            folder = workdir / "features" / name / f"seed_{seed}"
+            folder = features_folder(workdir, name, seed)
             sets = tuple(dict.fromkeys((config.data.train_split, *config.data.sets)))
             found = cell_features(config, name, seed, workdir)
             cells.write(found, config.data.directory, sets, folder, cache_dir=config.data.cache_dir)
@@ -255,7 +263,7 @@ def contents(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> report
                 network_folder(workdir, name, seed) for seed in config.seeds
             ]
         for name, settings in config.shift.adapted.items():
-            shift[settings.title] = [workdir / "adapted" / name / f"seed_{seed}" for seed in config.seeds]
+            shift[settings.title] = [adapted_folder(workdir, name, seed) for seed in config.seeds]
     return report.Contents(config, tuple(entries(config, workdir)), shift, painted(config, workdir))
 
 

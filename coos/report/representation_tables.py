@@ -6,28 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from coos.report import html, scores
+from coos.report import html, scores, tables
 from coos.report.comparison import FROM_TRAINING, Comparison
 from coos.report.scores import Row, Samples
 
-COLUMNS = (
-    "method",
-    "features",
-    "model",
-    "configuration",
-    "set",
-    "n",
-    "seeds",
-    "balanced_error",
-    "balanced_error_low",
-    "balanced_error_high",
-    "gap",
-    "gap_low",
-    "gap_high",
-    "best_of_method",
-    "published",
-    "note",
-)
+COLUMNS = ("method", "features", "model", *tables.ERROR_COLUMNS, "best_of_method", "published")
 SHIFT_COLUMNS = (
     "configuration",
     "set",

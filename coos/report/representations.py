@@ -64,7 +64,7 @@ def write(out: pathlib.Path, contents: Contents, *, num_resamples: int = 1000, s
     chosen = representation_tables.chosen(listed, comparison)
     against = shift_rows(contents, num_resamples=num_resamples, seed=seed)
     sections = [
-        ("Table 3", _table(folder, comparison, listed, contents, num_resamples)),
+        ("Every classifier on every set", _table(folder, comparison, listed, contents, num_resamples)),
         ("Methods against the shift", _shift(folder, comparison, against, contents)),
         ("Which confusions grow", _growth(folder, comparison, matrices, chosen)),
         ("Confusion matrices", _confusions(folder, comparison, matrices, chosen)),

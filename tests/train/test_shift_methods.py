@@ -167,6 +167,20 @@ def test_evaluating_with_statistics_of_the_set_makes_a_run_of_its_own(trained):
     assert found.name == "quickstart + statistics of the set"
     again = call_script("evaluate.py", f"--workdir={trained}", "--statistics=set", "--sets=test1,test4")
     assert again.stdout == done.stdout
+    more = call_script("evaluate.py", f"--workdir={trained}", "--statistics=set", "--sets=test1,test3")
+    assert more.returncode == 0, more.stderr
+    assert set(work.load_run(trained / "statistics_set").predictions) == {"test1", "test3", "test4"}
+
+
+def test_adapted_predictions_of_another_network_are_not_taken_for_these(trained, tmp_path):
+    adapted.evaluate(trained, tmp_path / "x", sets=["test1"])
+    with pytest.raises(ValueError, match="was made with other by; remove the folder"):
+        adapted.evaluate(trained, tmp_path / "x", by="class", sets=["test1"])
+    record = work.read_json(tmp_path / "x" / "config.json")
+    record["adapted"]["variables"] = "of another training"
+    work.write_json(tmp_path / "x" / "config.json", record)
+    with pytest.raises(ValueError, match="was made with other variables; remove the folder"):
+        adapted.evaluate(trained, tmp_path / "x", sets=["test1"])
 
 
 def test_groups_too_small_for_statistics_are_refused(trained, tmp_path):

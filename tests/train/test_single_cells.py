@@ -285,9 +285,9 @@ def test_what_cannot_be_is_said_before_anything_is_written(built, tmp_path, chan
     assert re.search(message, found.stderr), found.stderr[-500:]
 
 
-def test_other_datasets_are_told_apart(dataset, built):
+def test_other_datasets_are_told_apart(dataset, built, tmp_path):
     with pytest.raises(ValueError, match="its examples have classes, not places on plates"):
         cells.load(dataset)
-    found = run_script("train.py", f"--config={REPOSITORY / 'configs/coos7/quickstart.py'}", "--workdir=/tmp/never",
+    found = run_script("train.py", f"--config={REPOSITORY / 'configs/coos7/quickstart.py'}", f"--workdir={tmp_path}",
                        f"--config.data.directory={built['crops']}")  # fmt: skip
     assert "its task is 'single_cells'" in found.stderr
