@@ -173,6 +173,7 @@ def small(config: ConfigDict) -> ConfigDict:
         own.evaluation.crops = 1
         if name != "pci":
             own.optimizer.warmup_steps = 20
+    config.networks.pci.config.optimizer.learning_rate = 1e-3
     config.networks.pci.config.pairs.by = "class"  # a small release has few cells in a well
     config.seeds = (0,)
     config.features.vgg16.untrained = True

@@ -6,6 +6,7 @@ below the table, what methods against covariate shift change for a network.
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -104,11 +105,18 @@ def _table(
         "table3",
         representation_plots.panels(listed, comparison),
         alt="Balanced error of every classifier on every set, a panel for each representation, as in the table",
-        caption="Balanced error by set: filled with its interval measured here, hollow as published.",
+        caption="Balanced error by set with its 95 % interval." + _hollow(listed, comparison),
     )
     source = contents.config.report.published_source
     note = tables.interval_text(comparison, num_resamples)
     return representation_tables.table(listed, comparison, source=source, note=note) + figure
+
+
+def _hollow(listed: list[Row], comparison: Comparison) -> str:
+    """What the hollow markers are, if there are any."""
+    if all(math.isnan(row["published"]) for row in listed):
+        return ""
+    return f" Hollow: as published{'; NOT COMPARABLE, these cells are simulated' if comparison.simulated else ''}."
 
 
 def shift_rows(contents: Contents, *, num_resamples: int, seed: int) -> list[Row]:

@@ -113,6 +113,8 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         raise ValueError(
             f"{config.data.directory}: cells are {height} x {width}; must be multiples of {MULTIPLE}"
         )
+    for name in config.evaluation.sets:  # a set without pairs is refused now, not when training is over
+        _cells(config, config.data.directory, name)
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.model.source_channels = channels

@@ -250,6 +250,7 @@ def test_pictures_show_every_class(trained, dataset):
         ({"pairs__smallest_group": 1}, "pairs.smallest_group=1: a pair needs two cells"),
         ({"select": "balanced_error"}, "select='balanced_error': choose one of"),
         ({"preprocess__intensity": "stretch"}, "preprocess.intensity='stretch': choose one of"),
+        ({"pairs__by": r"id:^(training|test\d_\d+)"}, "set test1: no group by"),
         ({"evaluation__sets": ("test9",)}, "evaluation.sets: no 'test9'"),
     ],
 )
